@@ -1,0 +1,296 @@
+// Package store is the authorization server's durable state as a set of verbs
+// that are atomic by contract: one SQL statement or one short transaction each.
+//
+// It owns the contract and its types; sqlstore implements it over SQLite and
+// PostgreSQL, storetest races every implementation. It does not own any rule
+// of OAuth: who may call a verb, and with which lifetimes, is the caller's.
+// Tokens, codes and secrets reach it as SHA-256 digests only.
+package store
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/gatehouse/gatehouse/authserver/oauth"
+)
+
+// Errors that callers compare with errors.Is. Any other error means that the
+// store could not answer; nothing is known about the verb's effect then.
+var (
+	ErrNotFound = errors.New("not found")
+	ErrExists   = errors.New("exists already")
+	ErrExpired  = errors.New("expired")
+	ErrUsed     = errors.New("used already")
+	ErrReuse    = errors.New("refresh token reuse")
+	ErrMismatch = errors.New("presented by another client")
+)
+
+// Digest is the SHA-256 of a secret.
+type Digest [32]byte
+
+// Store is everything. Consumers declare the narrower interface they need.
+type Store interface {
+	Codes
+	Refreshes
+	Revocations
+	Keys
+	Clients
+	Users
+	Sessions
+	Consents
+	Audits
+	// Once records key until expires and reports whether it was new: replay
+	// protection of `jti` and the like. Atomic over replicas.
+	Once(ctx context.Context, key string, expires time.Time) (fresh bool, err error)
+	// Sweep deletes what expired before now; bounded work per call.
+	Sweep(ctx context.Context, now time.Time) error
+	// Ping tells whether the store can commit now.
+	Ping(ctx context.Context) error
+	Close() error
+}
+
+// Code is an authorization code with everything it is bound to.
+type Code struct {
+	Hash        Digest
+	ClientID    string
+	RedirectURI string
+	Challenge   string // S256
+	Nonce       string
+	Scopes      []string
+	Resources   []string
+	Subject     string
+	Session     string
+	Grant       string // the grant that redemption opens
+	ACR         string
+	AuthTime    time.Time
+	Expires     time.Time
+	// Attempts counts wrong redemptions; Used is when it was redeemed.
+	Attempts int
+	Used     time.Time
+}
+
+// Codes keeps authorization codes until the grant's last token has expired,
+// so that a replay can revoke.
+type Codes interface {
+	AddCode(ctx context.Context, c Code) error
+	// Code returns the code as it stands; ErrNotFound.
+	Code(ctx context.Context, hash Digest) (Code, error)
+	// ConsumeCode marks the code used. Exactly one caller ever succeeds:
+	// ErrUsed for every later one, ErrExpired, ErrNotFound. When refresh is
+	// not nil, its family is opened in the same transaction.
+	ConsumeCode(ctx context.Context, hash Digest, now time.Time, refresh *Family) error
+	// FailCode counts a wrong redemption and reports how many there were.
+	FailCode(ctx context.Context, hash Digest) (attempts int, err error)
+}
+
+// Family is a grant with refresh tokens: one row, whose current generation is
+// the only live token.
+type Family struct {
+	Grant     string
+	ClientID  string
+	Subject   string
+	Session   string // empty for offline grants
+	Scopes    []string
+	Resources []string
+	ACR       string
+	Nonce     string
+	AuthTime  time.Time
+	Created   time.Time
+	Expires   time.Time // absolute end
+	// Generation counts rotations, from 1. Hash is the current token's digest,
+	// Rotated when it became current; Previous is the digest before it.
+	Generation int
+	Hash       Digest
+	Previous   Digest
+	Rotated    time.Time
+	IdleUntil  time.Time
+	Revoked    time.Time
+}
+
+// Rotation is one attempt to spend a refresh token.
+type Rotation struct {
+	Grant     string
+	ClientID  string
+	Presented Digest
+	// Next is the digest of the successor; it is a function of the grant and
+	// the presented generation, so a retry computes the same one.
+	Next       Digest
+	Generation int // of the presented token
+	Now        time.Time
+	IdleUntil  time.Time
+	Grace      time.Duration
+	// TokenLife bounds how long access tokens of a family killed by reuse
+	// must stay in the revocation log.
+	TokenLife time.Duration
+}
+
+// Refreshes keeps refresh token families.
+type Refreshes interface {
+	AddFamily(ctx context.Context, f Family) error
+	// Family returns the family as it stands, revoked ones too; ErrNotFound.
+	Family(ctx context.Context, grant string) (Family, error)
+	// RotateRefresh spends a refresh token. One winner advances the family.
+	// Within the grace the immediately previous generation succeeds again
+	// with replayed = true and changes nothing. ErrMismatch when another
+	// client presents it (nothing changes); ErrExpired (idle or absolute
+	// end); ErrUsed when the family is revoked already; ErrNotFound for an
+	// unknown grant or a digest that never belonged to it; any other spent
+	// generation is ErrReuse, and the family is revoked and the revocation of
+	// its grant logged in the same transaction.
+	RotateRefresh(ctx context.Context, r Rotation) (f Family, replayed bool, err error)
+	// RevokeGrant revokes one family and logs it; unknown ones too, since a
+	// grant may have access tokens only. Idempotent.
+	RevokeGrant(ctx context.Context, grant string, now, expires time.Time) error
+	// Families lists a subject's live families.
+	Families(ctx context.Context, subject string, now time.Time) ([]Family, error)
+}
+
+// Revocations is the ordered revocation log.
+type Revocations interface {
+	// Revoke appends an entry and applies it to families, sessions (levels
+	// client, subject, session, grant) in the same transaction. It returns
+	// the entry with its Seq. Seq order is commit order, without gaps.
+	Revoke(ctx context.Context, r oauth.Revocation, now time.Time) (oauth.Revocation, error)
+	// RevokedSince returns up to limit entries with Seq > after in order, and
+	// the log's head.
+	RevokedSince(ctx context.Context, after uint64, limit int) (entries []oauth.Revocation, head uint64, err error)
+	// Revoked reports whether any of the entries' (level, id) pairs is in the
+	// log, for introspection. issued is compared with NotBefore.
+	Revoked(ctx context.Context, pairs []oauth.Revocation, issued time.Time) (bool, error)
+}
+
+// Key is a signing key; Sealed is its private part under the key encryption key.
+type Key struct {
+	ID        string // kid
+	Use       string // "token" or "identity"
+	Algorithm string
+	Public    []byte // JWK as JSON
+	Sealed    []byte
+	State     string // next | active | retired
+	Created   time.Time
+	Activates time.Time // next → active not before
+	Retired   time.Time
+	Gone      time.Time // retired → deleted not before
+}
+
+// Keys keeps signing keys, shared by replicas.
+type Keys interface {
+	Keys(ctx context.Context) ([]Key, error)
+	// RotateKeys runs plan on the current keys inside one transaction that
+	// excludes every other RotateKeys over all replicas, and stores what it
+	// returns as the whole new set. plan returning nil changes nothing.
+	RotateKeys(ctx context.Context, plan func([]Key) ([]Key, error)) ([]Key, error)
+	// Envelope returns the sealed value stored under name, or stores value if
+	// there is none yet, atomically over replicas.
+	Envelope(ctx context.Context, name string, value []byte) ([]byte, error)
+	// ReplaceEnvelope stores value if old is still what is stored; ErrMismatch.
+	ReplaceEnvelope(ctx context.Context, name string, old, value []byte) error
+}
+
+// Client is a stored OAuth client.
+type Client struct {
+	ID                     string
+	Name                   string
+	SecretHashes           []Digest // newest first; empty: public
+	Grants                 []string
+	Scopes                 []string
+	RedirectURIs           []string
+	PostLogoutRedirectURIs []string
+	SkipConsent            bool
+	Disabled               bool
+	Created                time.Time
+}
+
+// Clients keeps clients that were not declared in the configuration.
+type Clients interface {
+	AddClient(ctx context.Context, c Client) error // ErrExists
+	Client(ctx context.Context, id string) (Client, error)
+	Clients(ctx context.Context) ([]Client, error)
+	UpdateClient(ctx context.Context, c Client) error
+	RemoveClient(ctx context.Context, id string) error
+}
+
+// User is a user and the account's state. Declared users have a row too: it
+// holds their Subject, which is random, persisted and never reused.
+type User struct {
+	Subject      string
+	Name         string // login name, unique
+	PasswordHash string // empty for declared users: the file has it
+	Email        string
+	DisplayName  string
+	Declared     bool
+	Disabled     bool
+	Created      time.Time
+}
+
+// Users keeps users.
+type Users interface {
+	AddUser(ctx context.Context, u User) error // ErrExists by name or subject
+	UserByName(ctx context.Context, name string) (User, error)
+	UserBySubject(ctx context.Context, subject string) (User, error)
+	Users(ctx context.Context) ([]User, error)
+	UpdateUser(ctx context.Context, u User) error
+	RemoveUser(ctx context.Context, subject string) error
+	// SubjectFor returns the persisted subject of name, storing candidate if
+	// there is none yet; atomic over replicas.
+	SubjectFor(ctx context.Context, name, candidate string) (string, error)
+}
+
+// Session is a login session of a browser.
+type Session struct {
+	ID       string // `sid` in tokens; not the cookie
+	Cookie   Digest
+	Subject  string
+	ACR      string
+	AuthTime time.Time
+	Created  time.Time
+	Expires  time.Time
+	Ended    time.Time
+	Agent    string // user agent, shortened, for the session list
+}
+
+// Sessions keeps login sessions.
+type Sessions interface {
+	AddSession(ctx context.Context, s Session) error
+	// SessionByCookie returns a live session; ErrNotFound when unknown, ended
+	// or expired at now.
+	SessionByCookie(ctx context.Context, cookie Digest, now time.Time) (Session, error)
+	Sessions(ctx context.Context, subject string, now time.Time) ([]Session, error)
+}
+
+// Consent is what a user allowed a client.
+type Consent struct {
+	Subject, ClientID string
+	Scopes            []string
+	Granted           time.Time
+}
+
+// Consents keeps remembered consents.
+type Consents interface {
+	// PutConsent adds scopes to what was consented before.
+	PutConsent(ctx context.Context, c Consent) error
+	Consent(ctx context.Context, subject, clientID string) (Consent, error)
+	RemoveConsent(ctx context.Context, subject, clientID string) error
+}
+
+// AuditEvent is one line of the audit log. It holds no secret and no token.
+type AuditEvent struct {
+	Seq     int64
+	Time    time.Time
+	Action  string // token.issued, token.refreshed, refresh.reuse, login.failed, …
+	Outcome string // success | failure
+	Actor   string // client:ID, user:SUBJECT, static-token, system
+	Client  string
+	Subject string
+	Grant   string
+	Session string
+	IP      string
+	Reason  string
+}
+
+// Audits keeps audit events; append-only.
+type Audits interface {
+	AppendAudit(ctx context.Context, events []AuditEvent) error
+	AuditSince(ctx context.Context, after int64, limit int) ([]AuditEvent, error)
+}

@@ -1,0 +1,113 @@
+package plugins
+
+import "fmt"
+
+// Error is a refusal or failure on its way to the client. Code and Detail are
+// shown to the client; Err only reaches the log. Only gateway/server renders
+// and logs it.
+type Error struct {
+	Status int
+	// Code is the stable reason code; see the constants.
+	Code string
+	// Detail is one sentence for the caller; empty for the code's title.
+	Detail string
+	// Header holds further response fields as name and value.
+	Header [][2]string
+	// Err is the cause, for the log; may be nil.
+	Err error
+}
+
+func (e *Error) Error() string {
+	if e.Err != nil {
+		return fmt.Sprintf("%s: %v", e.Code, e.Err)
+	}
+	if e.Detail != "" {
+		return e.Code + ": " + e.Detail
+	}
+	return e.Code
+}
+
+func (e *Error) Unwrap() error { return e.Err }
+
+// Reason codes. They are part of the product's interface: the same in
+// responses, logs, metrics and documentation, and never renamed.
+const (
+	NoRoute           = "no_route"
+	MethodNotAllowed  = "method_not_allowed"
+	BadRequest        = "bad_request"
+	HeaderTooLarge    = "header_too_large"
+	BodyTooLarge      = "body_too_large"
+	ExpectationFailed = "expectation_failed"
+	VersionNotAllowed = "version_not_supported"
+	RequestTimeout    = "request_timeout"
+
+	TokenMissing     = "token_missing"
+	TokenInvalid     = "token_invalid"
+	TokenExpired     = "token_expired"
+	TokenNotYetValid = "token_not_yet_valid"
+	TokenRevoked     = "token_revoked"
+	ScopeMissing     = "scope_missing"
+	ClaimMissing     = "claim_missing"
+	AudienceMismatch = "audience_mismatch"
+	IssuerUntrusted  = "issuer_untrusted"
+	// KeysUnavailable means that the issuer's keys cannot be had now, so its
+	// tokens cannot be judged.
+	KeysUnavailable = "keys_unavailable"
+
+	RateLimited        = "rate_limited"
+	LimiterUnavailable = "limiter_unavailable"
+
+	BreakerOpen       = "breaker_open"
+	NoHealthyInstance = "no_healthy_instance"
+	UpstreamBusy      = "upstream_busy"
+	UpstreamConnect   = "upstream_connect"
+	UpstreamTimeout   = "upstream_timeout"
+	UpstreamReset     = "upstream_reset"
+	UpstreamInvalid   = "upstream_invalid"
+	// ClientGone is recorded (499) when the client left first; nobody sees it.
+	ClientGone = "client_gone"
+
+	// PrincipalMissing is the final gate's refusal: a protected route was
+	// reached without an authorised principal, which is a defect of ours.
+	PrincipalMissing = "principal_missing"
+	Draining         = "draining"
+	Internal         = "internal_error"
+)
+
+var titles = map[string]string{
+	NoRoute:            "No route matches this request",
+	MethodNotAllowed:   "The method is not allowed here",
+	BadRequest:         "The request is malformed or ambiguous",
+	HeaderTooLarge:     "The request header is too large",
+	BodyTooLarge:       "The request body is too large",
+	ExpectationFailed:  "The expectation cannot be met",
+	VersionNotAllowed:  "The HTTP version is not supported",
+	RequestTimeout:     "The request did not arrive in time",
+	TokenMissing:       "An access token is required",
+	TokenInvalid:       "The access token is not valid",
+	TokenExpired:       "The access token has expired",
+	TokenNotYetValid:   "The access token is not valid yet",
+	TokenRevoked:       "The access token has been revoked",
+	ScopeMissing:       "The access token lacks a required scope",
+	ClaimMissing:       "The access token lacks a required claim",
+	AudienceMismatch:   "The access token is meant for another audience",
+	IssuerUntrusted:    "The access token's issuer is not trusted here",
+	KeysUnavailable:    "The access token cannot be verified now",
+	RateLimited:        "Too many requests",
+	LimiterUnavailable: "The rate limit cannot be checked now",
+	BreakerOpen:        "The service is failing and is given time to recover",
+	NoHealthyInstance:  "No instance of the service is available",
+	UpstreamBusy:       "The service is at its connection limit",
+	UpstreamConnect:    "The service cannot be reached",
+	UpstreamTimeout:    "The service did not answer in time",
+	UpstreamReset:      "The service closed the connection before it answered",
+	UpstreamInvalid:    "The service sent an invalid answer",
+	ClientGone:         "The client closed the connection",
+	PrincipalMissing:   "The request was not authorised",
+	Draining:           "The gateway is shutting down",
+	Internal:           "Internal error",
+}
+
+// Title returns the sentence that explains code to a person, and "" for a
+// code that is not one of the constants.
+func Title(code string) string { return titles[code] }

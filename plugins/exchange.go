@@ -1,0 +1,198 @@
+package plugins
+
+import (
+	"io"
+	"net/netip"
+	"time"
+
+	"github.com/gatehouse/gatehouse/routes"
+)
+
+// Exchange is one request and its response on their way through the gateway.
+// It is pooled: nothing that it holds or lends may be kept after the Handler
+// returns. A method or field of type []byte lends, a string is a copy.
+type Exchange struct {
+	// The request, set by the server before the chain runs.
+
+	Method []byte
+	// Host is the request's authority in lower case without port.
+	Host []byte
+	// Authority is the Host field's value as it was sent.
+	Authority []byte
+	// Path is the one canonical path (EDGE: S30): routed, authorised, limited
+	// and forwarded alike.
+	Path []byte
+	// Query is the raw query without '?', byte for byte; HasQuery tells an
+	// empty one from none.
+	Query    []byte
+	HasQuery bool
+	// Fields are the request's header fields in their order.
+	Fields []Field
+	// Body streams the request's content; nil when there is none.
+	Body io.Reader
+	// BodyLength is the declared length, -1 when it is not known beforehand.
+	BodyLength int64
+	// TLS reports whether the client's connection is encrypted.
+	TLS bool
+	// HTTP10 reports an HTTP/1.0 client.
+	HTTP10 bool
+	// Peer is the address of the connection; ClientIP is the address of the
+	// client behind trusted proxies.
+	Peer, ClientIP netip.Addr
+	// Time is when the head was complete.
+	Time time.Time
+	// RequestID identifies the exchange in responses, logs and upstream.
+	RequestID []byte
+
+	// Set by the router and the steps.
+
+	Route     *routes.Route
+	Principal *Principal
+	// Record is what the access log and the metrics will say.
+	Record Record
+
+	// Client is the response's way back; steps before forward use Refuse or
+	// return an Error and leave it alone.
+	Client Stream
+
+	// Replay tells the retry step whether the failed attempt may be repeated;
+	// set by the forwarder with every error it returns.
+	Replay Replay
+	// Avoid is the instance that just failed, in the upstream's numbering; 0
+	// for none.
+	Avoid uint64
+
+	// responseFields are the gateway's own response lines.
+	responseFields []byte
+}
+
+// Replay says what may be done after a failed attempt.
+type Replay uint8
+
+const (
+	// ReplayNever: bytes may have been processed, or the body is gone.
+	ReplayNever Replay = iota
+	// ReplaySafe: the upstream cannot have seen the request.
+	ReplaySafe
+	// ReplayIdempotent: the upstream may have seen it, but its method allows
+	// a repetition (RFC 9110, 9.2.2) and no content was consumed.
+	ReplayIdempotent
+)
+
+// Field is one header field. Both slices are lent.
+type Field struct {
+	Name, Value []byte
+	// Line is the whole line with its CRLF, as received.
+	Line []byte
+	// ID is the field's well-known number in gateway/wire, 0 for any other.
+	ID uint8
+	// Drop keeps the field from being forwarded.
+	Drop bool
+}
+
+// Stream is the client's side of an exchange. gateway/server implements it.
+type Stream interface {
+	// WriteHead starts the final response. It must be called once, before
+	// Write.
+	WriteHead(h ResponseHead) error
+	// Write sends content; it may hold back until Flush or Finish.
+	Write(p []byte) (int, error)
+	// Flush sends what was held back.
+	Flush() error
+	// Finish completes the response. Without it the response is cut off and
+	// the connection is closed, so that nobody takes a part for the whole.
+	Finish() error
+	// Interim sends an interim response (103), where the client can read it.
+	Interim(status int, fields []byte) error
+	// Continue tells a client that waits for it (Expect: 100-continue) to
+	// send the body. Reading Body does this by itself.
+	Continue() error
+	// Gone reports whether the client is known to have left.
+	Gone() bool
+}
+
+// ResponseHead is the head of a final response.
+type ResponseHead struct {
+	Status int
+	// Reason is the reason phrase; nil for the usual one.
+	Reason []byte
+	// Fields are complete header lines ("Name: value\r\n"…), lent until
+	// WriteHead returns. They hold Content-Length where Length >= 0 and
+	// never Transfer-Encoding, Connection or another hop-by-hop field.
+	Fields []byte
+	// Length is the length of the content that follows, -1 if unknown. For
+	// answers without content (HEAD, 204, 304) it is 0 whatever Fields say.
+	Length int64
+	// Close ends the client's connection after this response.
+	Close bool
+}
+
+// Record is what is known about an exchange when it ends. Strings are
+// constants or belong to the configuration.
+type Record struct {
+	Status int
+	// Reason is the code of the refusal or failure, "" when there was none.
+	Reason  string
+	Service string
+	// Instance is the address of the last instance tried.
+	Instance netip.AddrPort
+	Attempts int
+	// BytesIn and BytesOut count content, not heads.
+	BytesIn, BytesOut int64
+	// Upstream is the time from the start of the last attempt to its head.
+	Upstream time.Duration
+	// CacheHit tells whether the token's verification came from the cache.
+	CacheHit bool
+}
+
+// Field returns the value of the first field called name (lower case), and
+// how many there are.
+func (x *Exchange) Field(name string) (value []byte, count int) {
+	for i := range x.Fields {
+		if len(x.Fields[i].Name) == len(name) && equalFold(x.Fields[i].Name, name) {
+			if count == 0 {
+				value = x.Fields[i].Value
+			}
+			count++
+		}
+	}
+	return value, count
+}
+
+// AddResponseField adds a field to the response, whoever writes it: the
+// upstream's answer or a refusal. name and value must be valid field text.
+func (x *Exchange) AddResponseField(name, value string) {
+	b := append(x.responseFields, name...)
+	b = append(b, ": "...)
+	b = append(b, value...)
+	x.responseFields = append(b, '\r', '\n')
+}
+
+// AppendResponseFields appends a complete line ("Name: value\r\n") that the
+// caller rendered by itself.
+func (x *Exchange) AppendResponseFields(lines []byte) {
+	x.responseFields = append(x.responseFields, lines...)
+}
+
+// ResponseFields lends the lines added so far.
+func (x *Exchange) ResponseFields() []byte { return x.responseFields }
+
+// Reset makes x ready for the next request and keeps its buffers.
+func (x *Exchange) Reset() {
+	fields, lines := x.Fields[:0], x.responseFields[:0]
+	*x = Exchange{Fields: fields, responseFields: lines}
+}
+
+// equalFold compares an ASCII name with its lower-case form.
+func equalFold(name []byte, lower string) bool {
+	for i := 0; i < len(lower); i++ {
+		c := name[i]
+		if 'A' <= c && c <= 'Z' {
+			c |= 0x20
+		}
+		if c != lower[i] {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,54 @@
+// Package plugins is the contract between the gateway and what it does to a
+// request: Handler, Step, Plugin, the Exchange they share, and the Error they
+// return.
+//
+// It owns the types; it does not own any policy (plugins/<name>), the order of
+// policies (plugins/all), the wire (gateway/wire) or the rendering of errors
+// (gateway/server).
+//
+//	func (p *Plugin) Build(r *routes.Route) (plugins.Step, error) {
+//		return func(next plugins.Handler) plugins.Handler {
+//			return func(x *plugins.Exchange) error { … return next(x) }
+//		}, nil
+//	}
+package plugins
+
+import "github.com/gatehouse/gatehouse/routes"
+
+// Handler answers one exchange. nil means that a response was written; an
+// error means that nothing was written and the caller renders the error.
+// Handlers are called concurrently; an Exchange belongs to one call.
+type Handler func(x *Exchange) error
+
+// Step wraps a Handler. Steps are built when a configuration is loaded, never
+// while a request is served.
+type Step func(next Handler) Handler
+
+// Plugin makes the Steps of one policy. A Plugin lives as long as the process,
+// so its state outlives reloads; a Step lives as long as a snapshot.
+type Plugin interface {
+	// Name is the key of the plugin's settings in YAML, lower case.
+	Name() string
+	// Build checks the route's settings and returns its Step, or nil where
+	// the route does not use the plugin. It must not dial, block or start
+	// goroutines: `gatehouse check` calls it too. Errors carry positions
+	// (routes.Problems) and may be several, joined.
+	Build(r *routes.Route) (Step, error)
+}
+
+// Retainer is implemented by plugins that keep state per route or service.
+type Retainer interface {
+	// Retain is called after a reload with the routes that are live now;
+	// state of all others may be dropped.
+	Retain(live []*routes.Route)
+}
+
+// Chain wraps last in steps so that steps[0] runs first. nil steps are skipped.
+func Chain(last Handler, steps ...Step) Handler {
+	for i := len(steps) - 1; i >= 0; i-- {
+		if steps[i] != nil {
+			last = steps[i](last)
+		}
+	}
+	return last
+}

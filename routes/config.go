@@ -1,0 +1,300 @@
+// Package routes is the configuration file as plain data with positions, and
+// the route table made of it.
+//
+// It owns reading (Load: includes, strict decoding, substitution, every problem
+// at once), the rules of the file, Route, Table and Match. It does no I/O but
+// reading files, starts nothing and knows no other package of gatehouse.
+//
+//	file, err := routes.Load("gatehouse.yaml", routes.Options{})
+//	table, err := routes.NewTable(file.Routes)
+//	m := table.Match([]byte("api.example.com"), []byte("GET"), []byte("/orders/1"))
+package routes
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+)
+
+// Pos is a place in a configuration file. The zero Pos is "nowhere".
+type Pos struct {
+	File         string
+	Line, Column int
+}
+
+func (p Pos) String() string {
+	if p.File == "" {
+		return ""
+	}
+	return fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Column)
+}
+
+// File is the whole configuration, includes merged, variables put in, defaults
+// applied.
+type File struct {
+	// Path is the file that was given to Load; Sources are all files read,
+	// included ones and secrets too, for whoever watches them.
+	Path    string   `yaml:"-"`
+	Sources []string `yaml:"-"`
+	// Warnings are remarks that do not make the file invalid.
+	Warnings []Problem `yaml:"-"`
+
+	Listeners      []Listener            `yaml:"listeners"`
+	Admin          *Admin                `yaml:"admin"`
+	Store          Secret                `yaml:"store"` // sqlite:PATH or postgres://…
+	Redis          Secret                `yaml:"redis"` // redis://, rediss://, redis+sentinel://…
+	Consul         *Consul               `yaml:"consul"`
+	Replicas       string                `yaml:"replicas"` // one (default) | many
+	AuthServer     *AuthServer           `yaml:"authserver"`
+	Issuers        []Issuer              `yaml:"issuers"`
+	Services       map[string]*Service   `yaml:"services"`
+	Routes         []*Route              `yaml:"routes"`
+	Limits         map[string]*RateLimit `yaml:"limits"`
+	TrustedProxies []netip.Prefix        `yaml:"trusted_proxies"`
+	Server         Server                `yaml:"server"`
+	AccessLog      AccessLog             `yaml:"access_log"`
+	Tests          []Test                `yaml:"tests"`
+}
+
+// Listener is one address on which clients are served.
+type Listener struct {
+	Pos     Pos    `yaml:"-"`
+	Address string `yaml:"address"`
+	TLS     *TLS   `yaml:"tls"`
+	// Insecure allows a plain listener outside loopback.
+	Insecure bool `yaml:"insecure"`
+}
+
+// TLS is a listener's certificate, or the word "terminated".
+type TLS struct {
+	Pos        Pos    `yaml:"-"`
+	Terminated bool   `yaml:"-"` // tls: terminated
+	Cert       string `yaml:"cert"`
+	Key        string `yaml:"key"`
+}
+
+// Admin is the operators' listener.
+type Admin struct {
+	Pos     Pos    `yaml:"-"`
+	Address string `yaml:"address"`
+	Token   Secret `yaml:"token"`
+}
+
+// Consul is where backends are registered.
+type Consul struct {
+	Pos     Pos    `yaml:"-"`
+	Address string `yaml:"address"`
+	Token   Secret `yaml:"token"`
+	// Snapshot is the file of the last good sets; empty: none is kept.
+	Snapshot string `yaml:"snapshot"`
+}
+
+// Server bounds what clients may use of the gateway.
+type Server struct {
+	MaxConnections   int           `yaml:"max_connections"`    // default 65536
+	MaxHeaderBytes   Size          `yaml:"max_header_bytes"`   // default 16KiB
+	MaxHeaders       int           `yaml:"max_headers"`        // default 100
+	MaxBodyBytes     Size          `yaml:"max_body_bytes"`     // default 0: unlimited, streamed
+	HeaderTimeout    time.Duration `yaml:"header_timeout"`     // default 10s, from the first byte
+	IdleTimeout      time.Duration `yaml:"idle_timeout"`       // default 60s
+	BodyIdleTimeout  time.Duration `yaml:"body_idle_timeout"`  // default 30s, between two bytes
+	WriteIdleTimeout time.Duration `yaml:"write_idle_timeout"` // default 30s, between two bytes
+	DrainDelay       time.Duration `yaml:"drain_delay"`        // default 5s: not ready, still serving
+	DrainTimeout     time.Duration `yaml:"drain_timeout"`      // default 30s
+}
+
+// AccessLog says where one line per request goes.
+type AccessLog struct {
+	Pos     Pos    `yaml:"-"`
+	Enabled bool   `yaml:"enabled"`
+	Path    string `yaml:"path"` // default: standard output
+}
+
+// AuthServer is the built-in authorization server.
+type AuthServer struct {
+	Pos      Pos    `yaml:"-"`
+	Issuer   string `yaml:"issuer"`
+	Audience string `yaml:"audience"` // default: the issuer
+	// KeyEncryptionKey is one key or a list, newest first, each 32 bytes in base64.
+	KeyEncryptionKey Secrets           `yaml:"key_encryption_key"`
+	Algorithm        string            `yaml:"algorithm"`        // ES256 (default) | EdDSA | RS256
+	AccessTokenTTL   time.Duration     `yaml:"access_token_ttl"` // default 15m, 1m…60m
+	CodeTTL          time.Duration     `yaml:"code_ttl"`         // default 60s, at most 60s
+	SessionTTL       time.Duration     `yaml:"session_ttl"`      // default 12h
+	KeyRotation      time.Duration     `yaml:"key_rotation"`     // default 720h
+	RefreshToken     RefreshToken      `yaml:"refresh_token"`
+	Scopes           map[string]string `yaml:"scopes"` // name to description
+	Clients          []Client          `yaml:"clients"`
+	Users            []User            `yaml:"users"`
+}
+
+// RefreshToken bounds the life of refresh tokens.
+type RefreshToken struct {
+	TTL   time.Duration  `yaml:"ttl"`   // default 720h
+	Idle  time.Duration  `yaml:"idle"`  // default 168h
+	Grace *time.Duration `yaml:"grace"` // default 10s, 0…60s
+}
+
+// Client is a declared OAuth client.
+type Client struct {
+	Pos                    Pos      `yaml:"-"`
+	ID                     string   `yaml:"id"`
+	Name                   string   `yaml:"name"`
+	Secret                 Secret   `yaml:"secret"` // empty: a public client
+	Grants                 []string `yaml:"grants"`
+	Scopes                 []string `yaml:"scopes"`
+	RedirectURIs           []string `yaml:"redirect_uris"`
+	PostLogoutRedirectURIs []string `yaml:"post_logout_redirect_uris"`
+	// SkipConsent is for first-party confidential clients.
+	SkipConsent bool `yaml:"skip_consent"`
+}
+
+// User is a declared user. Exactly one of Password and PasswordHash is set.
+type User struct {
+	Pos          Pos    `yaml:"-"`
+	Name         string `yaml:"name"`
+	Password     Secret `yaml:"password"`
+	PasswordHash Secret `yaml:"password_hash"` // argon2id in PHC form
+	Email        string `yaml:"email"`
+	DisplayName  string `yaml:"display_name"`
+}
+
+// Issuer is a further trusted issuer.
+type Issuer struct {
+	Pos        Pos      `yaml:"-"`
+	Issuer     string   `yaml:"issuer"`
+	JWKSURI    string   `yaml:"jwks_uri"` // empty: from the discovery document
+	Audiences  []string `yaml:"audiences"`
+	Algorithms []string `yaml:"algorithms"` // default RS256, ES256
+	// TokenTypes are the accepted `typ` values; default at+jwt and, because
+	// many issuers do not follow RFC 9068 yet, JWT.
+	TokenTypes []string `yaml:"token_types"`
+	// ScopeClaim is the claim that holds the scopes; default scope, else scp.
+	ScopeClaim string `yaml:"scope_claim"`
+}
+
+// Service is a backend and how it is called.
+type Service struct {
+	Pos      Pos            `yaml:"-"`
+	Name     string         `yaml:"-"`
+	Consul   *ConsulService `yaml:"consul"`
+	Targets  []string       `yaml:"targets"`
+	Protocol string         `yaml:"protocol"` // http (default) | https
+	Balance  string         `yaml:"balance"`  // p2c (default) | round_robin | hash
+	Timeouts Timeouts       `yaml:"timeouts"`
+	Retries  *Retries       `yaml:"retries"`
+	Breaker  *Breaker       `yaml:"breaker"`
+	Identity Identity       `yaml:"identity"`
+	// MaxConnections bounds the connections to one instance; default 1024.
+	MaxConnections int `yaml:"max_connections"`
+}
+
+// ConsulService names a service in Consul.
+type ConsulService struct {
+	Pos     Pos    `yaml:"-"`
+	Service string `yaml:"service"`
+	Tag     string `yaml:"tag"`
+}
+
+// Timeouts of calls to a service.
+type Timeouts struct {
+	Connect time.Duration `yaml:"connect"` // default 1s
+	Request time.Duration `yaml:"request"` // default 30s: until the response head, each attempt within it
+	Idle    time.Duration `yaml:"idle"`    // default 60s: between two bytes of content
+}
+
+// Retries of replay-safe requests.
+type Retries struct {
+	Attempts int     `yaml:"attempts"` // tries in all, default 2; 1: none
+	Budget   Percent `yaml:"budget"`   // of the service's requests, default 20%
+}
+
+// Breaker of a service.
+type Breaker struct {
+	Failures    Percent       `yaml:"failures"`     // default 50%
+	MinRequests int           `yaml:"min_requests"` // default 50
+	Window      time.Duration `yaml:"window"`       // default 10s
+	Open        time.Duration `yaml:"open"`         // default 2s
+}
+
+// Identity says what a service learns about the caller besides the headers.
+type Identity struct {
+	// JWT adds X-Auth-Identity, signed by the gateway for this service.
+	JWT bool `yaml:"jwt"`
+}
+
+// Route is one rule: which requests, to which service, under which conditions.
+// It is immutable once loaded.
+type Route struct {
+	Pos     Pos      `yaml:"-"`
+	Name    string   `yaml:"name"` // default: made of methods and path
+	Hosts   []string `yaml:"hosts"`
+	Path    string   `yaml:"path"`
+	Methods []string `yaml:"methods"`
+	Service string   `yaml:"service"`
+	Public  bool     `yaml:"public"`
+	Auth    *Auth    `yaml:"auth"`
+	Mode    string   `yaml:"mode"` // enforce (default) | shadow
+	// RateLimits are the route's limits, shared ones resolved.
+	RateLimits []*RateLimit `yaml:"rate_limit"`
+	Rewrite    *Rewrite     `yaml:"rewrite"`
+	// AllowEncodedSlash lets %2F pass in the path of this route.
+	AllowEncodedSlash bool `yaml:"allow_encoded_slash"`
+
+	// Index is the route's place in File.Routes, Upstream its service.
+	Index    int      `yaml:"-"`
+	Upstream *Service `yaml:"-"`
+
+	settings map[string]Node
+}
+
+// Auth is what a protected route demands of a token.
+type Auth struct {
+	Pos       Pos                 `yaml:"-"`
+	Scopes    []string            `yaml:"scopes"`     // all of them
+	AnyScopes []string            `yaml:"any_scopes"` // one of them
+	Audience  string              `yaml:"audience"`   // default: authserver.audience, for its own tokens
+	Issuers   []string            `yaml:"issuers"`    // default: every trusted one
+	Claims    map[string][]string `yaml:"claims"`     // each claim has one of the values
+	// ForwardToken passes the Authorization field on to the service.
+	ForwardToken bool `yaml:"forward_token"`
+}
+
+// RateLimit is one limit of a route, or a shared one.
+type RateLimit struct {
+	Pos   Pos           `yaml:"-"`
+	Name  string        `yaml:"-"` // of a shared limit
+	Limit int           `yaml:"limit"`
+	Per   time.Duration `yaml:"per"`
+	Burst int           `yaml:"burst"` // default: limit
+	By    string        `yaml:"by"`    // client (default) | subject | ip | claim:NAME | route
+	Mode  string        `yaml:"mode"`  // leased (default) | exact | local
+	Cost  int           `yaml:"cost"`  // default 1
+	// OnStoreFailure is local (default), open or closed.
+	OnStoreFailure string `yaml:"on_store_failure"`
+}
+
+// Rewrite changes the path before it is forwarded.
+type Rewrite struct {
+	Pos         Pos    `yaml:"-"`
+	StripPrefix string `yaml:"strip_prefix"`
+}
+
+// Test is one expectation of the file about itself.
+type Test struct {
+	Pos     Pos    `yaml:"-"`
+	As      TestAs `yaml:"as"`
+	Request string `yaml:"request"` // "GET https://host/path"
+	Expect  string `yaml:"expect"`  // allow, or a reason code
+}
+
+// TestAs is who makes the test's request: a declared client with all its
+// scopes, or a set of claims, or nobody.
+type TestAs struct {
+	Client string         `yaml:"client"`
+	Claims map[string]any `yaml:"claims"`
+}
+
+// Plugin returns the settings that stand on the route under the name of a
+// plugin; the zero Node where there are none.
+func (r *Route) Plugin(name string) Node { return r.settings[name] }
