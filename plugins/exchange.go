@@ -44,6 +44,10 @@ type Exchange struct {
 	// RequestID identifies the exchange in responses, logs and upstream.
 	RequestID []byte
 
+	// Forwarding is the block of lines that tells the upstream about this
+	// client ("X-Forwarded-For: …\r\n"…), by the trust rules.
+	Forwarding []byte
+
 	// Set by the router and the steps.
 
 	Route     *routes.Route
@@ -123,6 +127,8 @@ type ResponseHead struct {
 	// Length is the length of the content that follows, -1 if unknown. For
 	// answers without content (HEAD, 204, 304) it is 0 whatever Fields say.
 	Length int64
+	// Date asks for a Date field, where Fields hold none.
+	Date bool
 	// Close ends the client's connection after this response.
 	Close bool
 }

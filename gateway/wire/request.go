@@ -1,0 +1,216 @@
+package wire
+
+import (
+	"bytes"
+	"errors"
+
+	"github.com/gatehouse/gatehouse/plugins"
+)
+
+// Violations of a head. Each is a reason to answer 400 and to close.
+var (
+	ErrLineEnd        = errors.New("line ends without CRLF")
+	ErrName           = errors.New("invalid field name")
+	ErrValue          = errors.New("control character in a field value")
+	ErrFolded         = errors.New("folded header line")
+	ErrTooMany        = errors.New("too many header fields")
+	ErrLength         = errors.New("invalid Content-Length")
+	ErrCoding         = errors.New("unsupported Transfer-Encoding")
+	ErrBothLengths    = errors.New("both Content-Length and Transfer-Encoding")
+	ErrHostCount      = errors.New("more than one Host")
+	ErrIncompleteHead = errors.New("incomplete head")
+	ErrStatusLine     = errors.New("invalid status line")
+)
+
+// Request is what the scan learned of a request's header section.
+type Request struct {
+	Host []byte
+	// Hosts counts the Host fields: 0 or 1 after a successful scan.
+	Hosts int
+	// Length is Content-Length, -1 if there is none.
+	Length  int64
+	Chunked bool
+	// Expect is the field's value; nil if there is none.
+	Expect []byte
+	// Close and KeepAlive are the options of Connection.
+	Close, KeepAlive bool
+	// Upgrade is the protocol asked for; nil if none is.
+	Upgrade []byte
+	// Authorizations counts the Authorization fields.
+	Authorizations int
+}
+
+// ScanRequest checks the header section raw (lines up to and including the
+// empty line, or empty) and appends its fields to fields. Hop-by-hop fields,
+// those that Connection names, identity fields in any spelling and names with
+// an underscore (EDGE: S07) are marked Drop. An error means that nothing of
+// the request may be trusted.
+func ScanRequest(raw []byte, r *Request, fields []plugins.Field, limit int) ([]plugins.Field, error) {
+	*r = Request{Length: -1}
+	named := false
+	for {
+		if len(raw) == 0 {
+			return fields, nil
+		}
+		line, rest, err := cutLine(raw)
+		if err != nil {
+			return fields, err
+		}
+		if len(line) == 2 {
+			if len(rest) != 0 {
+				return fields, ErrLineEnd
+			}
+			break
+		}
+		if len(fields) == limit {
+			return fields, ErrTooMany
+		}
+		f, err := parseField(line)
+		if err != nil {
+			return fields, err
+		}
+		if f.ID != Other {
+			more, err := r.note(&f)
+			if err != nil {
+				return fields, err
+			}
+			named = named || more
+		}
+		fields = append(fields, f)
+		raw = rest
+	}
+	if r.Chunked && r.Length >= 0 {
+		return fields, ErrBothLengths
+	}
+	if named {
+		dropNamed(fields)
+	}
+	return fields, nil
+}
+
+// note takes in a field with a meaning of its own. named reports a Connection
+// field that names other fields.
+func (r *Request) note(f *plugins.Field) (named bool, err error) {
+	switch f.ID {
+	case Host:
+		if r.Hosts++; r.Hosts > 1 {
+			return false, ErrHostCount
+		}
+		r.Host = f.Value
+	case ContentLength:
+		if r.Length >= 0 {
+			return false, ErrLength
+		}
+		if r.Length, err = ParseLength(f.Value); err != nil {
+			return false, err
+		}
+	case TransferEncoding:
+		if r.Chunked || !EqualFold(f.Value, "chunked") {
+			return false, ErrCoding
+		}
+		r.Chunked, f.Drop = true, true
+	case Connection:
+		f.Drop = true
+		EachToken(f.Value, func(option []byte) bool {
+			switch {
+			case EqualFold(option, "close"):
+				r.Close = true
+			case EqualFold(option, "keep-alive"):
+				r.KeepAlive = true
+			default:
+				named = true
+			}
+			return true
+		})
+	case Expect:
+		r.Expect, f.Drop = f.Value, true
+		if r.Expect == nil {
+			r.Expect = []byte{}
+		}
+	case Upgrade:
+		r.Upgrade, f.Drop = f.Value, true
+	case Authorization:
+		r.Authorizations++
+	case Identity, MethodOverride, OriginalURL:
+		f.Drop = true
+	default:
+		f.Drop = f.Drop || HopByHop(f.ID)
+	}
+	return named, nil
+}
+
+// ParseLength reads a Content-Length: digits only (RFC 9110, 8.6).
+func ParseLength(v []byte) (int64, error) {
+	if len(v) == 0 || len(v) > 18 {
+		return -1, ErrLength
+	}
+	var n int64
+	for _, c := range v {
+		if c < '0' || c > '9' {
+			return -1, ErrLength
+		}
+		n = n*10 + int64(c-'0')
+	}
+	return n, nil
+}
+
+// cutLine returns the first line with its CRLF.
+func cutLine(b []byte) (line, rest []byte, err error) {
+	i := bytes.IndexByte(b, '\n')
+	if i < 0 {
+		return nil, nil, ErrIncompleteHead
+	}
+	if i == 0 || b[i-1] != '\r' {
+		return nil, nil, ErrLineEnd
+	}
+	return b[:i+1], b[i+1:], nil
+}
+
+func parseField(line []byte) (plugins.Field, error) {
+	if line[0] == ' ' || line[0] == '\t' {
+		return plugins.Field{}, ErrFolded
+	}
+	colon := bytes.IndexByte(line, ':')
+	if colon < 0 {
+		return plugins.Field{}, ErrName
+	}
+	f := plugins.Field{Name: line[:colon], Value: trimOWS(line[colon+1 : len(line)-2]), Line: line}
+	ok, underscore := validName(f.Name)
+	if !ok {
+		return plugins.Field{}, ErrName
+	}
+	if !validValue(f.Value) {
+		return plugins.Field{}, ErrValue
+	}
+	f.ID = classify(f.Name)
+	f.Drop = underscore
+	return f, nil
+}
+
+// dropNamed marks the fields that a Connection field names. Fields on which
+// routing, framing or trust rest cannot be taken away like this (EDGE: S28).
+func dropNamed(fields []plugins.Field) {
+	for i := range fields {
+		if fields[i].ID != Connection {
+			continue
+		}
+		EachToken(fields[i].Value, func(option []byte) bool {
+			for j := range fields {
+				f := &fields[j]
+				if !protected(f.ID) && bytes.EqualFold(f.Name, option) {
+					f.Drop = true
+				}
+			}
+			return true
+		})
+	}
+}
+
+func protected(id uint8) bool {
+	switch id {
+	case Authorization, ContentLength, ContentType, Cookie, Date, Forwarded, Host, RealIP, RequestID,
+		Traceparent, Tracestate, Via, XForwarded, XForwardedFor, Identity:
+		return true
+	}
+	return false
+}
