@@ -52,6 +52,9 @@ type Exchange struct {
 
 	Route     *routes.Route
 	Principal *Principal
+	// IdentityLines are complete header lines ("Name: value\r\n"…) for the
+	// service, after those of the Principal; lent.
+	IdentityLines []byte
 	// Record is what the access log and the metrics will say.
 	Record Record
 
@@ -138,8 +141,11 @@ type ResponseHead struct {
 type Record struct {
 	Status int
 	// Reason is the code of the refusal or failure, "" when there was none.
-	Reason  string
-	Service string
+	Reason string
+	// ShadowReason is the code of the refusal that a route in shadow mode
+	// decided and let pass, "" when there was none.
+	ShadowReason string
+	Service      string
 	// Instance is the address of the last instance tried.
 	Instance netip.AddrPort
 	Attempts int
