@@ -73,12 +73,14 @@ type Code struct {
 // Codes keeps authorization codes until the grant's last token has expired,
 // so that a replay can revoke.
 type Codes interface {
+	// AddCode stores a code; ErrExpired when its session was ended meanwhile.
 	AddCode(ctx context.Context, c Code) error
 	// Code returns the code as it stands; ErrNotFound.
 	Code(ctx context.Context, hash Digest) (Code, error)
 	// ConsumeCode marks the code used. Exactly one caller ever succeeds:
-	// ErrUsed for every later one, ErrExpired, ErrNotFound. When refresh is
-	// not nil, its family is opened in the same transaction.
+	// ErrUsed for every later one (a revocation of the session, subject or
+	// client spends waiting codes too), ErrExpired, ErrNotFound. When refresh
+	// is not nil, its family is opened in the same transaction.
 	ConsumeCode(ctx context.Context, hash Digest, now time.Time, refresh *Family) error
 	// FailCode counts a wrong redemption and reports how many there were.
 	FailCode(ctx context.Context, hash Digest) (attempts int, err error)
@@ -104,11 +106,14 @@ type Family struct {
 	Hash       Digest
 	Previous   Digest
 	Rotated    time.Time
-	IdleUntil  time.Time
+	IdleUntil  time.Time // a zero Expires or IdleUntil is in the past, not never
 	Revoked    time.Time
 }
 
-// Rotation is one attempt to spend a refresh token.
+// Rotation is one attempt to spend a refresh token. The caller has verified
+// that the presented secret is the one derived for Grant and Generation: the
+// store holds the digests of the last two generations only, and believes the
+// caller about older ones. Without that check anybody could kill a family.
 type Rotation struct {
 	Grant     string
 	ClientID  string
@@ -121,12 +126,14 @@ type Rotation struct {
 	IdleUntil  time.Time
 	Grace      time.Duration
 	// TokenLife bounds how long access tokens of a family killed by reuse
-	// must stay in the revocation log.
+	// must stay in the revocation log; the store adds a minute of leeway.
 	TokenLife time.Duration
 }
 
 // Refreshes keeps refresh token families.
 type Refreshes interface {
+	// AddFamily opens a family; ErrExists, ErrExpired when its session was
+	// ended meanwhile.
 	AddFamily(ctx context.Context, f Family) error
 	// Family returns the family as it stands, revoked ones too; ErrNotFound.
 	Family(ctx context.Context, grant string) (Family, error)
@@ -137,7 +144,9 @@ type Refreshes interface {
 	// end); ErrUsed when the family is revoked already; ErrNotFound for an
 	// unknown grant or a digest that never belonged to it; any other spent
 	// generation is ErrReuse, and the family is revoked and the revocation of
-	// its grant logged in the same transaction.
+	// its grant logged in the same transaction. Reuse counts for expired
+	// families too. With ErrReuse, ErrUsed and ErrExpired f is the family, for
+	// the audit; with other errors it is zero.
 	RotateRefresh(ctx context.Context, r Rotation) (f Family, replayed bool, err error)
 	// RevokeGrant revokes one family and logs it; unknown ones too, since a
 	// grant may have access tokens only. Idempotent.
@@ -148,12 +157,16 @@ type Refreshes interface {
 
 // Revocations is the ordered revocation log.
 type Revocations interface {
-	// Revoke appends an entry and applies it to families, sessions (levels
-	// client, subject, session, grant) in the same transaction. It returns
-	// the entry with its Seq. Seq order is commit order, without gaps.
+	// Revoke appends an entry and applies it to families, sessions and codes
+	// that wait for redemption (every level but token) in the same transaction.
+	// It returns the entry with its Seq. Seq order is commit order, without
+	// gaps. An entry without NotBefore that the log holds already, for as long
+	// at least, is returned as it stands. Expires must cover the leeway of
+	// those who check tokens.
 	Revoke(ctx context.Context, r oauth.Revocation, now time.Time) (oauth.Revocation, error)
 	// RevokedSince returns up to limit entries with Seq > after in order, and
-	// the log's head.
+	// the log's head, both of one moment. Swept entries are missing: a reader
+	// that got less than limit has seen everything up to head.
 	RevokedSince(ctx context.Context, after uint64, limit int) (entries []oauth.Revocation, head uint64, err error)
 	// Revoked reports whether any of the entries' (level, id) pairs is in the
 	// log, for introspection. issued is compared with NotBefore.
@@ -179,7 +192,8 @@ type Keys interface {
 	Keys(ctx context.Context) ([]Key, error)
 	// RotateKeys runs plan on the current keys inside one transaction that
 	// excludes every other RotateKeys over all replicas, and stores what it
-	// returns as the whole new set. plan returning nil changes nothing.
+	// returns as the whole new set. plan returning nil changes nothing. It
+	// returns the set as stored then. plan must not use the store.
 	RotateKeys(ctx context.Context, plan func([]Key) ([]Key, error)) ([]Key, error)
 	// Envelope returns the sealed value stored under name, or stores value if
 	// there is none yet, atomically over replicas.
@@ -207,7 +221,9 @@ type Clients interface {
 	AddClient(ctx context.Context, c Client) error // ErrExists
 	Client(ctx context.Context, id string) (Client, error)
 	Clients(ctx context.Context) ([]Client, error)
-	UpdateClient(ctx context.Context, c Client) error
+	UpdateClient(ctx context.Context, c Client) error // ErrNotFound
+	// RemoveClient removes the client and the consents given to it;
+	// ErrNotFound. Its tokens live on: Revoke is a verb of its own.
 	RemoveClient(ctx context.Context, id string) error
 }
 
@@ -226,14 +242,16 @@ type User struct {
 
 // Users keeps users.
 type Users interface {
-	AddUser(ctx context.Context, u User) error // ErrExists by name or subject
+	AddUser(ctx context.Context, u User) error // ErrExists by name, or by a subject that ever was
 	UserByName(ctx context.Context, name string) (User, error)
 	UserBySubject(ctx context.Context, subject string) (User, error)
 	Users(ctx context.Context) ([]User, error)
-	UpdateUser(ctx context.Context, u User) error
+	UpdateUser(ctx context.Context, u User) error // ErrNotFound, ErrExists by name
+	// RemoveUser removes the user and the consents it gave; ErrNotFound. Its
+	// tokens and sessions live on: Revoke is a verb of its own.
 	RemoveUser(ctx context.Context, subject string) error
-	// SubjectFor returns the persisted subject of name, storing candidate if
-	// there is none yet; atomic over replicas.
+	// SubjectFor returns the persisted subject of name, storing a declared user
+	// with candidate if there is none yet; atomic over replicas.
 	SubjectFor(ctx context.Context, name, candidate string) (string, error)
 }
 
@@ -257,6 +275,11 @@ type Sessions interface {
 	// or expired at now.
 	SessionByCookie(ctx context.Context, cookie Digest, now time.Time) (Session, error)
 	Sessions(ctx context.Context, subject string, now time.Time) ([]Session, error)
+	// RenewSession gives the live session s.ID of s.Subject the cookie,
+	// AuthTime, ACR, Expires and Agent of s, after the user signed in again:
+	// `sid` stays, the old cookie is worth nothing. ErrNotFound when there is
+	// no such live session at now.
+	RenewSession(ctx context.Context, s Session, now time.Time) error
 }
 
 // Consent is what a user allowed a client.
@@ -271,7 +294,7 @@ type Consents interface {
 	// PutConsent adds scopes to what was consented before.
 	PutConsent(ctx context.Context, c Consent) error
 	Consent(ctx context.Context, subject, clientID string) (Consent, error)
-	RemoveConsent(ctx context.Context, subject, clientID string) error
+	RemoveConsent(ctx context.Context, subject, clientID string) error // ErrNotFound
 }
 
 // AuditEvent is one line of the audit log. It holds no secret and no token.
