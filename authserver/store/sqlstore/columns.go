@@ -1,0 +1,93 @@
+package sqlstore
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/gatehouse/gatehouse/authserver/store"
+)
+
+// micros is how a time is stored; the zero time is 0.
+func micros(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMicro()
+}
+
+func number(b bool) int64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// list is how strings are stored: a JSON array.
+func list(values []string) string {
+	if len(values) == 0 {
+		return "[]"
+	}
+	text, err := json.Marshal(values)
+	if err != nil {
+		panic(err) // no slice of strings fails to encode
+	}
+	return string(text)
+}
+
+// The types below scan a column into the field that they point to.
+
+type timeColumn struct{ to *time.Time }
+
+func (c timeColumn) Scan(src any) error {
+	n, ok := src.(int64)
+	if !ok {
+		return fmt.Errorf("a time is stored as %T", src)
+	}
+	*c.to = time.Time{}
+	if n != 0 {
+		*c.to = time.UnixMicro(n).UTC()
+	}
+	return nil
+}
+
+type boolColumn struct{ to *bool }
+
+func (c boolColumn) Scan(src any) error {
+	n, ok := src.(int64)
+	if !ok {
+		return fmt.Errorf("a switch is stored as %T", src)
+	}
+	*c.to = n != 0
+	return nil
+}
+
+type listColumn struct{ to *[]string }
+
+func (c listColumn) Scan(src any) error {
+	var text []byte
+	switch src := src.(type) {
+	case string:
+		text = []byte(src)
+	case []byte:
+		text = src
+	default:
+		return fmt.Errorf("a list is stored as %T", src)
+	}
+	*c.to = nil
+	if string(text) == "[]" {
+		return nil
+	}
+	return json.Unmarshal(text, c.to)
+}
+
+type digestColumn struct{ to *store.Digest }
+
+func (c digestColumn) Scan(src any) error {
+	b, ok := src.([]byte)
+	if !ok || len(b) != len(c.to) {
+		return fmt.Errorf("a digest is stored as %T of %d bytes", src, len(b))
+	}
+	copy(c.to[:], b)
+	return nil
+}

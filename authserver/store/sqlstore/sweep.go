@@ -1,0 +1,52 @@
+package sqlstore
+
+import (
+	"context"
+	"time"
+)
+
+// Once implements store.Store. A key counts as recorded until Sweep deletes
+// it, which is not before it expires.
+func (s *Store) Once(ctx context.Context, key string, expires time.Time) (fresh bool, err error) {
+	err = s.statement(ctx, "once", func(ctx context.Context, c conn) error {
+		n, err := c.exec(ctx, `INSERT INTO once (name, expires) VALUES (?1, ?2) ON CONFLICT DO NOTHING`,
+			key, micros(expires))
+		fresh = n == 1
+		return err
+	})
+	return fresh && err == nil, err
+}
+
+// sweepLimit bounds what one Sweep deletes from a table.
+const sweepLimit = 1000
+
+// Sweep implements store.Store. Each table is a transaction of its own; an
+// error leaves the rest for the next call.
+func (s *Store) Sweep(ctx context.Context, now time.Time) error {
+	kept := micros(now.Add(-retention))
+	sweeps := []struct {
+		query  string
+		before int64
+	}{
+		{`DELETE FROM codes WHERE hash IN
+			(SELECT hash FROM codes WHERE keep_until < ?1 ORDER BY keep_until LIMIT ?2)`, micros(now)},
+		{`DELETE FROM families WHERE grant_id IN
+			(SELECT grant_id FROM families WHERE expires < ?1 ORDER BY expires LIMIT ?2)`, kept},
+		{`DELETE FROM sessions WHERE id IN
+			(SELECT id FROM sessions WHERE expires < ?1 ORDER BY expires LIMIT ?2)`, kept},
+		{`DELETE FROM revocations WHERE seq IN
+			(SELECT seq FROM revocations WHERE expires < ?1 ORDER BY expires LIMIT ?2)`, micros(now.Add(-leeway))},
+		{`DELETE FROM once WHERE name IN
+			(SELECT name FROM once WHERE expires < ?1 ORDER BY expires LIMIT ?2)`, micros(now.Add(-leeway))},
+	}
+	for _, sweep := range sweeps {
+		err := s.statement(ctx, "sweep", func(ctx context.Context, c conn) error {
+			_, err := c.exec(ctx, sweep.query, sweep.before, sweepLimit)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,122 @@
+package sqlstore
+
+import (
+	"context"
+
+	"github.com/gatehouse/gatehouse/authserver/store"
+)
+
+const userColumns = `subject, name, password_hash, email, display_name, declared, disabled, created`
+
+func userFields(u *store.User) []any {
+	return []any{&u.Subject, &u.Name, &u.PasswordHash, &u.Email, &u.DisplayName,
+		boolColumn{&u.Declared}, boolColumn{&u.Disabled}, timeColumn{&u.Created}}
+}
+
+func userValues(u store.User) []any {
+	return []any{u.Subject, u.Name, u.PasswordHash, u.Email, u.DisplayName,
+		number(u.Declared), number(u.Disabled), micros(u.Created)}
+}
+
+// AddUser implements store.Users.
+func (s *Store) AddUser(ctx context.Context, u store.User) error {
+	return s.transaction(ctx, "add user", func(ctx context.Context, c conn) error {
+		return insertUser(ctx, c, u)
+	})
+}
+
+// insertUser fails with a duplicate when the subject ever was in use.
+func insertUser(ctx context.Context, c conn, u store.User) error {
+	if _, err := c.exec(ctx, `INSERT INTO subjects (subject) VALUES (?1)`, u.Subject); err != nil {
+		return err
+	}
+	_, err := c.exec(ctx, `INSERT INTO users (`+userColumns+`) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)`,
+		userValues(u)...)
+	return err
+}
+
+// UserByName implements store.Users.
+func (s *Store) UserByName(ctx context.Context, name string) (store.User, error) {
+	return s.user(ctx, `WHERE name = ?1`, name)
+}
+
+// UserBySubject implements store.Users.
+func (s *Store) UserBySubject(ctx context.Context, subject string) (store.User, error) {
+	return s.user(ctx, `WHERE subject = ?1`, subject)
+}
+
+func (s *Store) user(ctx context.Context, where, arg string) (u store.User, err error) {
+	err = s.read(ctx, "user", func(ctx context.Context, c conn) error {
+		return c.row(ctx, userFields(&u), `SELECT `+userColumns+` FROM users `+where, arg)
+	})
+	if err != nil {
+		return store.User{}, err
+	}
+	return u, nil
+}
+
+// Users implements store.Users.
+func (s *Store) Users(ctx context.Context) (users []store.User, err error) {
+	err = s.read(ctx, "users", func(ctx context.Context, c conn) error {
+		return c.rows(ctx, func(row scanner) error {
+			var u store.User
+			if err := row.Scan(userFields(&u)...); err != nil {
+				return err
+			}
+			users = append(users, u)
+			return nil
+		}, `SELECT `+userColumns+` FROM users ORDER BY name`)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return users, nil
+}
+
+// UpdateUser implements store.Users.
+func (s *Store) UpdateUser(ctx context.Context, u store.User) error {
+	return s.statement(ctx, "update user", func(ctx context.Context, c conn) error {
+		return found(c.exec(ctx, `UPDATE users SET name = ?2, password_hash = ?3, email = ?4, display_name = ?5,
+			declared = ?6, disabled = ?7, created = ?8 WHERE subject = ?1`, userValues(u)...))
+	})
+}
+
+// RemoveUser implements store.Users. The subject stays known, and is never
+// given out again.
+func (s *Store) RemoveUser(ctx context.Context, subject string) error {
+	return s.transaction(ctx, "remove user", func(ctx context.Context, c conn) error {
+		if _, err := c.exec(ctx, `DELETE FROM consents WHERE subject = ?1`, subject); err != nil {
+			return err
+		}
+		return found(c.exec(ctx, `DELETE FROM users WHERE subject = ?1`, subject))
+	})
+}
+
+// SubjectFor implements store.Users.
+func (s *Store) SubjectFor(ctx context.Context, name, candidate string) (subject string, err error) {
+	const query = `SELECT subject FROM users WHERE name = ?1`
+	err = s.read(ctx, "subject", func(ctx context.Context, c conn) error {
+		err := c.rows(ctx, func(row scanner) error { return row.Scan(&subject) }, query, name)
+		return err
+	})
+	if err != nil || subject != "" {
+		return subject, err
+	}
+	err = s.transaction(ctx, "subject", func(ctx context.Context, c conn) error {
+		inserted, err := c.exec(ctx, `INSERT INTO users (`+userColumns+`)
+			VALUES (?1, ?2, '', '', '', 1, 0, 0) ON CONFLICT (name) DO NOTHING`, candidate, name)
+		if err != nil {
+			return err
+		}
+		if inserted == 0 {
+			return c.row(ctx, []any{&subject}, query, name)
+		}
+		subject = candidate
+		_, err = c.exec(ctx, `INSERT INTO subjects (subject) VALUES (?1)`, candidate)
+		return err
+	})
+	if err != nil {
+		return "", err
+	}
+	return subject, nil
+}
