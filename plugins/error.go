@@ -111,3 +111,14 @@ var titles = map[string]string{
 // Title returns the sentence that explains code to a person, and "" for a
 // code that is not one of the constants.
 func Title(code string) string { return titles[code] }
+
+// AccessReason reports whether code refuses access: the caller's token or its
+// absence is the reason.
+func AccessReason(code string) bool {
+	switch code {
+	case TokenMissing, TokenInvalid, TokenExpired, TokenNotYetValid, TokenRevoked, ScopeMissing, ClaimMissing,
+		AudienceMismatch, IssuerUntrusted, KeysUnavailable, PrincipalMissing:
+		return true
+	}
+	return false
+}

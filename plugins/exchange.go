@@ -62,6 +62,9 @@ type Exchange struct {
 	// return an Error and leave it alone.
 	Client Stream
 
+	// Content is the request's content where it was small enough to be read
+	// whole, so that an attempt can be repeated; set by the forwarder.
+	Content []byte
 	// Replay tells the retry step whether the failed attempt may be repeated;
 	// set by the forwarder with every error it returns.
 	Replay Replay
@@ -114,6 +117,9 @@ type Stream interface {
 	// Continue tells a client that waits for it (Expect: 100-continue) to
 	// send the body. Reading Body does this by itself.
 	Continue() error
+	// StopReading makes a Read of Body that is under way or to come fail. The
+	// client's connection ends with the response.
+	StopReading()
 	// Gone reports whether the client is known to have left.
 	Gone() bool
 }
@@ -191,8 +197,8 @@ func (x *Exchange) ResponseFields() []byte { return x.responseFields }
 
 // Reset makes x ready for the next request and keeps its buffers.
 func (x *Exchange) Reset() {
-	fields, lines := x.Fields[:0], x.responseFields[:0]
-	*x = Exchange{Fields: fields, responseFields: lines}
+	fields, lines, content := x.Fields[:0], x.responseFields[:0], x.Content[:0]
+	*x = Exchange{Fields: fields, responseFields: lines, Content: content}
 }
 
 // equalFold compares an ASCII name with its lower-case form.

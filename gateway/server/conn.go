@@ -43,8 +43,9 @@ type conn struct {
 	waiting *state
 	// linger asks Close to let the client read the answer first.
 	linger bool
-	gone   atomic.Bool
-	closed atomic.Bool
+	gone    atomic.Bool
+	closed  atomic.Bool
+	stopped atomic.Bool // no more content is wanted
 }
 
 func (s *Server) newConn(c net.Conn, isTLS bool) *conn {
@@ -74,6 +75,9 @@ func (c *conn) Read(p []byte) (int, error) {
 			return n, err
 		}
 		if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) {
+			return n, err
+		}
+		if c.stopped.Load() {
 			return n, err
 		}
 		// An armed deadline may be early, never late.
@@ -113,7 +117,20 @@ func (c *conn) armRead() error {
 
 func (c *conn) setRead(t time.Time) error {
 	c.armedRead = t
-	return c.Conn.SetReadDeadline(t)
+	if err := c.Conn.SetReadDeadline(t); err != nil {
+		return err
+	}
+	if c.stopped.Load() { // it may have come between
+		return c.Conn.SetReadDeadline(time.Unix(1, 0))
+	}
+	return nil
+}
+
+// stopReading ends a Read that is under way in another goroutine; the
+// connection cannot be read again.
+func (c *conn) stopReading() {
+	c.stopped.Store(true)
+	_ = c.Conn.SetReadDeadline(time.Unix(1, 0))
 }
 
 // ready starts the wait for the next request.

@@ -3,6 +3,7 @@ package server
 import (
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"strconv"
 	"sync/atomic"
@@ -126,45 +127,30 @@ func (s *stream) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// ReadFrom copies content of known length from an unencrypted upstream to an
-// unencrypted client inside the kernel (splice), and anything else through a
-// buffer.
-func (s *stream) ReadFrom(r io.Reader) (int64, error) {
-	if s.err != nil {
-		return 0, s.err
-	}
-	if !s.head {
-		return 0, errNoHead
-	}
-	if s.left < 0 || s.bodiless || s.c.tls || s.c.tcp == nil {
-		return io.Copy(writerOnly{s}, r)
+// Splice moves n bytes of content from src inside the kernel, as far as the
+// client's connection is a plain one and the length was announced. ok is false,
+// and nothing was done, where it cannot.
+func (s *stream) Splice(src *net.TCPConn, n int64) (moved int64, ok bool, err error) {
+	if s.err != nil || !s.head || s.left < n || s.bodiless || s.c.tls || s.c.tcp == nil {
+		return 0, false, s.err
 	}
 	if err := s.Flush(); err != nil {
-		return 0, err
+		return 0, true, err
 	}
-	var total int64
-	// In pieces, so that the deadline of a client that takes nothing rolls.
-	for s.left > 0 {
-		if err := s.c.armWrite(s.c.server.now()); err != nil {
-			return total, err
-		}
-		piece := io.LimitedReader{R: r, N: min(s.left, 1<<20)}
-		n, err := s.c.tcp.ReadFrom(&piece)
-		total += n
-		s.left -= n
-		s.x.Record.BytesOut += n
-		if err != nil {
-			s.err = err
-			return total, err
-		}
-		if n == 0 {
-			return total, nil
-		}
+	if err := s.c.armWrite(s.c.server.now()); err != nil {
+		return 0, true, err
 	}
-	return total, nil
+	moved, err = s.c.tcp.ReadFrom(&io.LimitedReader{R: src, N: n})
+	s.left -= moved
+	s.x.Record.BytesOut += moved
+	return moved, true, err
 }
 
-type writerOnly struct{ io.Writer }
+// StopReading implements plugins.Stream.
+func (s *stream) StopReading() {
+	s.close = true
+	s.c.stopReading()
+}
 
 // Flush implements plugins.Stream.
 func (s *stream) Flush() error {

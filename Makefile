@@ -1,0 +1,38 @@
+# gatehouse. `make run` starts the development mode, `make test` runs every test.
+GO ?= go
+BIN := bin
+CACHE ?= $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/gatehouse
+export GATEHOUSE_TEST_CONSUL ?= $(CACHE)/consul
+
+.PHONY: run test quick build bench lint servers cluster clean
+
+run:
+	$(GO) run ./cmd/gatehouse dev
+
+build:
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags='-s -w' -o $(BIN)/gatehouse ./cmd/gatehouse
+
+# Everything, against real servers, which it installs first.
+test: servers
+	GATEHOUSE_TEST_REQUIRE=all $(GO) test -race -timeout 20m ./...
+
+# What needs no server.
+quick:
+	$(GO) test ./...
+
+# Debian's packages and a Consul server, where they are missing.
+servers:
+	deploy/test-servers
+
+bench:
+	$(GO) run ./loadtest/bench -write
+
+lint:
+	test -z "$$(gofmt -l $$(git ls-files '*.go'))"
+	$(GO) vet ./...
+	GOOS=darwin $(GO) vet ./cmd/... ./gateway/... ./routes/... ./plugins/... ./discovery/... ./authserver/...
+	$(GO) tool staticcheck ./...
+	@$(GO) tool govulncheck ./... || { status=$$?; [ $$status -ne 3 ] && echo "govulncheck was skipped: its database cannot be reached" || exit $$status; }
+
+clean:
+	rm -rf $(BIN)

@@ -1,0 +1,160 @@
+package main
+
+import (
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"path"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/gatehouse/gatehouse/"
+
+// mayImport is the architecture: which folder may import which of ours. A
+// pattern ending in /* means the folders below it. A folder in no row fails.
+var mayImport = []struct {
+	folder string
+	of     []string
+}{
+	{"cmd/gatehouse", []string{"*"}},
+	{"cmd/gatehouse/dev", nil},
+	{"routes", nil},
+	{"discovery", nil},
+	{"discovery/*", []string{"discovery"}},
+	{"plugins", []string{"routes"}},
+	{"plugins/all", []string{"plugins", "plugins/*", "routes"}},
+	{"plugins/plugintest", []string{"plugins", "routes"}},
+	{"plugins/ratelimit/limitertest", []string{"plugins/ratelimit"}},
+	{"plugins/auth", []string{"plugins", "routes", "authserver/oauth"}},
+	{"plugins/*", []string{"plugins", "routes"}},
+	{"gateway", []string{"gateway/forward", "gateway/upstream", "gateway/wire", "plugins", "routes", "discovery"}},
+	{"gateway/wire", []string{"plugins"}},
+	{"gateway/server", []string{"gateway/wire", "plugins", "routes"}},
+	{"gateway/forward", []string{"gateway/upstream", "gateway/wire", "plugins", "routes"}},
+	{"gateway/upstream", []string{"discovery"}},
+	{"gateway/admin", []string{"gateway", "gateway/upstream", "plugins", "routes"}},
+	{"authserver", []string{"authserver/*", "authserver/store/*"}},
+	{"authserver/oauth", nil},
+	{"authserver/web", []string{"authserver/oauth"}},
+	{"authserver/store", []string{"authserver/oauth"}},
+	{"authserver/store/*", []string{"authserver/oauth", "authserver/store"}},
+	{"authserver/keys", []string{"authserver/oauth", "authserver/store"}},
+	{"authserver/revfeed", []string{"authserver/oauth"}},
+	{"authserver/audit", []string{"authserver/oauth", "authserver/store"}},
+	{"authserver/clients", []string{"authserver/oauth", "authserver/store", "authserver/audit"}},
+	{"authserver/session", []string{"authserver/oauth", "authserver/store", "authserver/audit"}},
+	{"authserver/tokens", []string{"authserver/oauth", "authserver/store", "authserver/keys"}},
+	{"authserver/users", []string{"authserver/oauth", "authserver/store", "authserver/audit"}},
+	// The endpoints. None imports another: what two of them need is below them.
+	{"authserver/authorize", endpoint},
+	{"authserver/consent", endpoint},
+	{"authserver/grants", endpoint},
+	{"authserver/introspect", endpoint},
+	{"authserver/login", endpoint},
+	{"authserver/logout", endpoint},
+	{"authserver/metadata", endpoint},
+	{"authserver/revoke", endpoint},
+	{"authserver/userinfo", endpoint},
+	{"configs", []string{"routes", "plugins/all"}},
+	{"loadtest/*", []string{"loadtest/servers"}},
+	{"loadtest/e2e/*", []string{"loadtest/servers"}},
+}
+
+var endpoint = []string{
+	"authserver/oauth", "authserver/store", "authserver/keys", "authserver/audit", "authserver/clients",
+	"authserver/session", "authserver/tokens", "authserver/users", "authserver/web",
+}
+
+// onlyIn says where libraries with a place of their own may be imported.
+var onlyIn = map[string]func(folder, file string) bool{
+	"github.com/gofiber/fiber": inServer, "github.com/valyala/fasthttp": inServer,
+	"github.com/hashicorp/consul/api": func(folder, _ string) bool { return folder == "discovery/consul" },
+	"github.com/redis/go-redis": func(folder, file string) bool {
+		return strings.HasPrefix(path.Base(file), "redis") || folder == "cmd/gatehouse"
+	},
+}
+
+func inServer(folder, _ string) bool { return folder == "gateway/server" }
+
+func TestImports(t *testing.T) {
+	root := "../.."
+	err := filepath.WalkDir(root, func(file string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && (strings.HasPrefix(d.Name(), ".") && d.Name() != ".." || d.Name() == "tools" || d.Name() == "testdata" || d.Name() == "node_modules") {
+			return fs.SkipDir
+		}
+		if !strings.HasSuffix(file, ".go") || strings.HasSuffix(file, "_test.go") {
+			return nil
+		}
+		rel, err := filepath.Rel(root, file)
+		if err != nil {
+			return err
+		}
+		checkFile(t, file, filepath.ToSlash(rel))
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func checkFile(t *testing.T, file, rel string) {
+	t.Helper()
+	folder := path.Dir(rel)
+	allowed, ok := row(folder)
+	if !ok {
+		t.Errorf("%s: the folder is in no row of the table; the table is the architecture", rel)
+		return
+	}
+	parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ImportsOnly)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	for _, i := range parsed.Imports {
+		name, err := strconv.Unquote(i.Path.Value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ours, ok := strings.CutPrefix(name, module); ok && !matchesAny(allowed, ours) {
+			t.Errorf("%s imports %s; %s may import %v", rel, ours, folder, allowed)
+		}
+		for library, may := range onlyIn {
+			if strings.HasPrefix(name, library) && !may(folder, rel) {
+				t.Errorf("%s imports %s, which has a place of its own", rel, name)
+			}
+		}
+	}
+}
+
+func row(folder string) (of []string, ok bool) {
+	for _, exact := range []bool{true, false} {
+		for _, r := range mayImport {
+			if r.folder == folder || !exact && matches(r.folder, folder) {
+				return r.of, true
+			}
+		}
+	}
+	return nil, false
+}
+
+func matchesAny(patterns []string, folder string) bool {
+	for _, p := range patterns {
+		if matches(p, folder) {
+			return true
+		}
+	}
+	return false
+}
+
+func matches(pattern, folder string) bool {
+	if above, ok := strings.CutSuffix(pattern, "*"); ok {
+		return strings.HasPrefix(folder, above)
+	}
+	return pattern == folder
+}

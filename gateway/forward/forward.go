@@ -1,0 +1,176 @@
+// Package forward is the last handler of every chain: it sends the request to
+// an instance of the route's service and the answer to the client.
+//
+// It owns the final gate, the head that the upstream receives, the rules for
+// what of the answer travels on, and the streaming of content both ways. It
+// does not own the choice of an instance and its connections
+// (gateway/upstream), repetition (plugins/retry) or the client's connection
+// (gateway/server).
+//
+//	handler := plugins.Chain(forward.New(route, service, time.Now), steps...)
+package forward
+
+import (
+	"errors"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/gatehouse/gatehouse/gateway/upstream"
+	"github.com/gatehouse/gatehouse/gateway/wire"
+	"github.com/gatehouse/gatehouse/plugins"
+	"github.com/gatehouse/gatehouse/routes"
+)
+
+// forwarder serves one route.
+type forwarder struct {
+	route   *routes.Route
+	service *upstream.Service
+	now     func() time.Time
+	// request bounds the time to the answer's head, all attempts together;
+	// idle the time between two pieces of content.
+	request, idle time.Duration
+	strip         string
+	hash          bool
+	scratch       sync.Pool // of *scratch
+}
+
+// scratch holds what an attempt needs until the answer's head is written.
+type scratch struct {
+	lines  []byte
+	fields []plugins.Field
+	answer wire.Response
+}
+
+// New returns the Handler that forwards r to service.
+func New(r *routes.Route, service *upstream.Service, now func() time.Time) plugins.Handler {
+	f := &forwarder{
+		route: r, service: service, now: now,
+		request: r.Upstream.Timeouts.Request, idle: r.Upstream.Timeouts.Idle,
+		hash: r.Upstream.Balance == "hash",
+	}
+	if r.Rewrite != nil {
+		f.strip = strings.TrimSuffix(r.Rewrite.StripPrefix, "/")
+	}
+	f.scratch.New = func() any {
+		return &scratch{lines: make([]byte, 0, 2048), fields: make([]plugins.Field, 0, 32)}
+	}
+	return f.serve
+}
+
+// serve makes one attempt.
+func (f *forwarder) serve(x *plugins.Exchange) error {
+	x.Replay = plugins.ReplayNever
+	if err := f.gate(x); err != nil {
+		return err
+	}
+	if err := f.takeContent(x); err != nil {
+		return err
+	}
+	inst := f.service.Pick(f.key(x), x.Avoid)
+	if inst == nil {
+		return &plugins.Error{Status: http.StatusServiceUnavailable, Code: plugins.NoHealthyInstance, Header: retrySoon}
+	}
+	x.Record.Attempts++
+	x.Record.Instance = inst.Addr()
+	sc := f.scratch.Get().(*scratch)
+	status, failure := f.attempt(x, inst, sc)
+	f.scratch.Put(sc)
+	if failure == nil {
+		inst.Done(upstream.Judge(status, nil))
+		return nil
+	}
+	x.Avoid = inst.Number()
+	if failure.Code == plugins.ClientGone || failure.Status < http.StatusInternalServerError {
+		inst.Done(upstream.Neutral)
+	} else {
+		inst.Done(upstream.Judge(0, failure.Err))
+	}
+	return failure
+}
+
+var retrySoon = [][2]string{{"Retry-After", "1"}}
+
+// gate is the last line of defence: whatever the chain did, a protected route
+// is not forwarded without a principal that holds the route's scopes.
+func (f *forwarder) gate(x *plugins.Exchange) error {
+	r := f.route
+	if r.Public || r.Mode == "shadow" {
+		return nil
+	}
+	p := x.Principal
+	granted := p != nil && r.Auth != nil
+	for i := 0; granted && i < len(r.Auth.Scopes); i++ {
+		granted = p.HasScope(r.Auth.Scopes[i])
+	}
+	if granted && len(r.Auth.AnyScopes) > 0 {
+		granted = false
+		for _, s := range r.Auth.AnyScopes {
+			granted = granted || p.HasScope(s)
+		}
+	}
+	if !granted {
+		return &plugins.Error{Status: http.StatusForbidden, Code: plugins.PrincipalMissing,
+			Err: errors.New("a protected route was reached without an authorised principal")}
+	}
+	return nil
+}
+
+// key is what the balance "hash" sticks to: the caller, the same on every
+// replica (FNV-1a).
+func (f *forwarder) key(x *plugins.Exchange) uint64 {
+	if !f.hash {
+		return 0
+	}
+	h := uint64(14695981039346656037)
+	if x.Principal != nil {
+		for i := range len(x.Principal.Subject) {
+			h = (h ^ uint64(x.Principal.Subject[i])) * 1099511628211
+		}
+		return h
+	}
+	a := x.ClientIP.As16()
+	for _, b := range a {
+		h = (h ^ uint64(b)) * 1099511628211
+	}
+	return h
+}
+
+// attempt carries the exchange to one instance and back. status is what the
+// client got, 0 if nothing.
+func (f *forwarder) attempt(x *plugins.Exchange, inst *upstream.Instance, sc *scratch) (status int, failure *plugins.Error) {
+	deadline := x.Time.Add(f.request)
+	c, err := inst.Conn(deadline)
+	if err != nil {
+		return 0, f.failed(x, nil, err)
+	}
+	c.Out = f.appendHead(c.Out, x)
+	var up *upload
+	if x.Body != nil && len(x.Content) == 0 {
+		up, err = startUpload(x, c, deadline, f.idle, f.now)
+	} else {
+		c.Out = append(c.Out, x.Content...)
+	}
+	if err == nil {
+		err = f.answer(x, c, sc, deadline)
+	}
+	if err != nil {
+		failure = f.uploadFailure(up)
+		if e := f.failed(x, c, err); failure == nil {
+			failure = e
+		}
+		c.Abort()
+		up.stop(x, c)
+		c.Release(false)
+		return 0, failure
+	}
+	failure = f.respond(x, c, sc)
+	reusable := failure == nil && !sc.answer.Close
+	if failure != nil {
+		c.Abort()
+	}
+	reusable = up.stop(x, c) && reusable
+	c.Release(reusable)
+	return sc.answer.Status, failure
+}

@@ -1,0 +1,176 @@
+// Package gateway turns a configuration into what serves requests: the route
+// table, one checked chain of steps per route, and the pools of the services.
+//
+// It owns loading, publishing and retiring snapshots, and the way of an
+// exchange through the current one. It does not own sockets (gateway/server),
+// the call to a backend (gateway/forward) or any policy (plugins).
+//
+//	gw := gateway.New(gateway.Config{Plugins: all, Discover: find, …})
+//	err := gw.Load(ctx, file)      // again and again: one atomic swap each
+//	err = gw.Serve(exchange)
+package gateway
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gatehouse/gatehouse/discovery"
+	"github.com/gatehouse/gatehouse/gateway/forward"
+	"github.com/gatehouse/gatehouse/gateway/upstream"
+	"github.com/gatehouse/gatehouse/plugins"
+	"github.com/gatehouse/gatehouse/routes"
+)
+
+// Discover watches the instances of a service: found is called with each
+// complete set until release. It must not block.
+type Discover func(s *routes.Service, found func([]discovery.Endpoint)) (release func(), err error)
+
+// Local is something that the gateway serves itself on the clients' listeners.
+type Local struct {
+	// Owns reports whether the request is for Handler. Both are lent.
+	Owns    func(host, path []byte) bool
+	Handler plugins.Handler
+}
+
+// Config is what a Gateway needs.
+type Config struct {
+	// Plugins in the order in which they see a request.
+	Plugins  []plugins.Plugin
+	Discover Discover
+	Locals   []Local
+	// Settle bounds how long a reload waits for the first instances of
+	// services that are new in it.
+	Settle time.Duration
+	Logger *slog.Logger
+	Now    func() time.Time
+}
+
+// Gateway serves exchanges by its current snapshot.
+type Gateway struct {
+	cfg     Config
+	current atomic.Pointer[snapshot]
+
+	mu       sync.Mutex // one Load at a time; guards services
+	services map[string]*service
+	closed   bool
+	running  sync.WaitGroup
+}
+
+// snapshot is immutable. A request uses the one it found to its end.
+type snapshot struct {
+	table  *routes.Table
+	chains []plugins.Handler // by Route.Index
+	routes []*routes.Route
+}
+
+// New makes a Gateway that answers 404 to everything until the first Load.
+func New(c Config) *Gateway {
+	g := &Gateway{cfg: c, services: map[string]*service{}}
+	table, err := routes.NewTable(nil)
+	if err != nil {
+		panic(err) // an empty table has no conflicts
+	}
+	g.current.Store(&snapshot{table: table})
+	return g
+}
+
+// Check builds everything that Load would publish, and nothing is published,
+// dialled or started. The error joins all problems.
+func (g *Gateway) Check(file *routes.File) error {
+	_, err := g.build(file, func(*routes.Service) *upstream.Service { return nil })
+	return err
+}
+
+// build makes a snapshot; pool returns the pool of a service.
+func (g *Gateway) build(file *routes.File, pool func(*routes.Service) *upstream.Service) (*snapshot, error) {
+	table, err := routes.NewTable(file.Routes)
+	errs := []error{err}
+	next := &snapshot{table: table, routes: file.Routes, chains: make([]plugins.Handler, len(file.Routes))}
+	for _, r := range file.Routes {
+		steps := make([]plugins.Step, 0, len(g.cfg.Plugins))
+		for _, p := range g.cfg.Plugins {
+			step, err := p.Build(r)
+			if err != nil {
+				errs = append(errs, err)
+			}
+			steps = append(steps, step)
+		}
+		next.chains[r.Index] = plugins.Chain(forward.New(r, pool(r.Upstream), g.cfg.Now), steps...)
+	}
+	return next, errors.Join(errs...)
+}
+
+// Load builds file's snapshot and publishes it with one atomic swap. Any error
+// leaves the running one as it is. Services whose description did not change
+// keep their connections and statistics.
+func (g *Gateway) Load(ctx context.Context, file *routes.File) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed {
+		return errors.New("the gateway is closed")
+	}
+	if err := g.Check(file); err != nil {
+		return err
+	}
+	services, fresh, err := g.prepare(file)
+	if err != nil {
+		return err
+	}
+	next, err := g.build(file, func(s *routes.Service) *upstream.Service { return services[s.Name].pool })
+	if err != nil {
+		g.drop(fresh)
+		return err
+	}
+	g.settle(ctx, fresh)
+	g.current.Store(next)
+	g.retire(services)
+	for _, p := range g.cfg.Plugins {
+		if r, ok := p.(plugins.Retainer); ok {
+			r.Retain(file.Routes)
+		}
+	}
+	return nil
+}
+
+// Serve answers one exchange: it is the plugins.Handler of gateway/server.
+func (g *Gateway) Serve(x *plugins.Exchange) error {
+	for i := range g.cfg.Locals {
+		if l := &g.cfg.Locals[i]; l.Owns(x.Host, x.Path) {
+			return l.Handler(x)
+		}
+	}
+	s := g.current.Load()
+	m := s.table.Match(x.Host, x.Method, x.Path)
+	if m.Route == nil {
+		if m.Allow != "" {
+			return &plugins.Error{Status: http.StatusMethodNotAllowed, Code: plugins.MethodNotAllowed,
+				Header: [][2]string{{"Allow", m.Allow}}}
+		}
+		return &plugins.Error{Status: http.StatusNotFound, Code: plugins.NoRoute}
+	}
+	x.Route = m.Route
+	x.Record.Service = m.Route.Service
+	if !m.Route.AllowEncodedSlash && bytes.IndexByte(x.Path, '%') >= 0 && routes.EncodedSlash(x.Path) {
+		return &plugins.Error{Status: http.StatusBadRequest, Code: plugins.BadRequest,
+			Detail: "The path holds an escaped slash."}
+	}
+	return s.chains[m.Route.Index](x)
+}
+
+// Routes returns the routes that are live now.
+func (g *Gateway) Routes() []*routes.Route { return g.current.Load().routes }
+
+// Close stops discovery and closes the pools; exchanges under way finish.
+func (g *Gateway) Close() {
+	g.mu.Lock()
+	g.closed = true
+	g.retire(nil)
+	g.mu.Unlock()
+	g.running.Wait()
+}
