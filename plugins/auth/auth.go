@@ -1,0 +1,141 @@
+// Package auth decides who may call a route: it verifies JWT access tokens of
+// the own authorization server and of external issuers, asks the deny set, and
+// compares issuer, audience, scopes and claims with what the route demands.
+//
+// It owns the verifier with its cache and key sets, the edge's deny set, the
+// RFC 6750 refusals, and the identity JWT for services. It does not own the
+// revocation log and its feed (authserver/revfeed), the signing keys
+// (authserver/keys), or the final gate (gateway/forward), which refuses what
+// no step has authorised.
+//
+//	v := auth.NewVerifier(auth.VerifierConfig{Issuer: url, Audience: url, Keys: ring})
+//	d := auth.NewDenied(url)
+//	p := auth.New(auth.Config{Verifier: v, Denied: d})
+//	step, err := p.Build(route) // and v.Run(ctx), d.Run(ctx, time.Now)
+package auth
+
+import (
+	"context"
+	"errors"
+	"net/http"
+
+	"github.com/gatehouse/gatehouse/plugins"
+	"github.com/gatehouse/gatehouse/routes"
+)
+
+// Config is what a Plugin works with.
+type Config struct {
+	Verifier TokenVerifier
+	// Denied is asked on every request; nil: no token is revoked before it
+	// expires.
+	Denied *Denied
+	// Realm and ResourceMetadata, the URL of the RFC 9728 document, go into
+	// challenges; either may be empty.
+	Realm, ResourceMetadata string
+}
+
+// Plugin enforces the auth section of routes.
+type Plugin struct{ config Config }
+
+// New makes the Plugin.
+func New(config Config) *Plugin { return &Plugin{config} }
+
+// Name implements plugins.Plugin.
+func (p *Plugin) Name() string { return "auth" }
+
+// Build implements plugins.Plugin: nil for a public route, else a Step that
+// lets a request pass with a Principal that the route permits. On a route in
+// shadow mode the request passes in any case, and Record.ShadowReason tells
+// what would have been; the Principal is then set only where the token is a
+// good one for the route, whatever its scopes.
+func (p *Plugin) Build(r *routes.Route) (plugins.Step, error) {
+	if r.Public && r.Auth == nil {
+		return nil, nil
+	}
+	if r.Public {
+		return nil, routes.Problem{Pos: r.Pos, Message: "route \"" + r.Name + "\": has auth and public: true"}
+	}
+	u, err := p.compile(r)
+	if err != nil {
+		return nil, err
+	}
+	return func(next plugins.Handler) plugins.Handler {
+		return func(x *plugins.Exchange) error {
+			if refusal := p.decide(u, x); refusal != nil {
+				if !u.shadow {
+					return refusal
+				}
+				x.Record.ShadowReason = refusal.Code
+			}
+			return next(x)
+		}
+	}, nil
+}
+
+// decide authenticates x, marks what it found on it, and returns the refusal.
+func (p *Plugin) decide(u *rule, x *plugins.Exchange) *plugins.Error {
+	raw, field, count := credentials(x)
+	switch {
+	case count > 1:
+		return u.several
+	case raw == nil:
+		return u.absent
+	}
+	t, hit, err := p.config.Verifier.Verify(context.Background(), raw, x.ClientIP, x.Time)
+	x.Record.CacheHit = hit
+	if err != nil {
+		return u.failed(err)
+	}
+	if refusal := p.admit(u, t); refusal != nil {
+		return refusal
+	}
+	x.Principal = t.Principal
+	// The token was meant for this gateway: a service could replay it.
+	field.Drop = !u.forward
+	return u.permits(t.Principal)
+}
+
+func (p *Plugin) admit(u *rule, t *Token) *plugins.Error {
+	// After the cache, on every request: nothing has to be invalidated.
+	if p.config.Denied != nil && p.config.Denied.Denies(t.Principal) {
+		return u.revoked
+	}
+	return u.admits(t)
+}
+
+// Judge tells how the route decides about t, which may be nil for a request
+// without a token; nil: it lets it pass. It is for `check` and `explain`.
+func (p *Plugin) Judge(r *routes.Route, t *Token) error {
+	if r.Public {
+		return nil
+	}
+	u, err := p.compile(r)
+	if err != nil {
+		return err
+	}
+	refusal := u.absent
+	if t != nil {
+		if refusal = p.admit(u, t); refusal == nil {
+			refusal = u.permits(t.Principal)
+		}
+	}
+	if refusal == nil {
+		return nil
+	}
+	return refusal
+}
+
+// failed adds the route's challenge to an error of the verifier. An error of
+// another kind refuses too.
+func (u *rule) failed(err error) *plugins.Error {
+	var known *plugins.Error
+	if !errors.As(err, &known) {
+		return &plugins.Error{Status: http.StatusInternalServerError, Code: plugins.Internal, Err: err}
+	}
+	if known.Status != http.StatusUnauthorized {
+		return known
+	}
+	refusal := *known
+	refusal.Header = u.invalid
+	return &refusal
+}
