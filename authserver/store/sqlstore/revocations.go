@@ -38,19 +38,24 @@ func (s *Store) Revoke(ctx context.Context, r oauth.Revocation, now time.Time) (
 // else, so that two revocations never wait for each other.
 func appendRevocation(ctx context.Context, c conn, r oauth.Revocation, now time.Time) (oauth.Revocation, error) {
 	r.NotBefore = r.NotBefore.Truncate(time.Second)
+	var seq uint64
+	if err := c.row(ctx, []any{&seq},
+		`UPDATE heads SET seq = seq + 1 WHERE name = 'revocation' RETURNING seq`); err != nil {
+		return r, err
+	}
 	known, err := logged(ctx, c, &r)
 	if err != nil {
 		return r, err
 	}
-	if !known {
-		if err := c.row(ctx, []any{&r.Seq},
-			`UPDATE heads SET seq = seq + 1 WHERE name = 'revocation' RETURNING seq`); err != nil {
-			return r, err
-		}
-		if _, err := c.exec(ctx, `INSERT INTO revocations (seq, level, id, not_before, expires) VALUES (?1, ?2, ?3, ?4, ?5)`,
-			int64(r.Seq), string(r.Level), r.ID, micros(r.NotBefore), micros(r.Expires)); err != nil {
-			return r, err
-		}
+	if known {
+		_, err = c.exec(ctx, `UPDATE heads SET seq = seq - 1 WHERE name = 'revocation'`)
+	} else {
+		r.Seq = seq
+		_, err = c.exec(ctx, `INSERT INTO revocations (seq, level, id, not_before, expires) VALUES (?1, ?2, ?3, ?4, ?5)`,
+			int64(r.Seq), string(r.Level), r.ID, micros(r.NotBefore), micros(r.Expires))
+	}
+	if err != nil {
+		return r, err
 	}
 	before := int64(math.MaxInt64)
 	if !r.NotBefore.IsZero() {

@@ -1,0 +1,121 @@
+package storetest
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/gatehouse/gatehouse/authserver/store"
+)
+
+var people = []promise{
+	{"ClientsAreKept", func(t *testing.T, stores []store.Store) {
+		ctx := t.Context()
+		c := store.Client{ID: "b", Name: "Müller & Co", SecretHashes: []store.Digest{digest(1), digest(2)}, Grants: []string{"client_credentials"},
+			Scopes: []string{"read"}, RedirectURIs: []string{`https://x.example/"cb"`}, PostLogoutRedirectURIs: []string{"https://x.example/"},
+			SkipConsent: true, Disabled: true, Created: now}
+		must(t, stores[0].AddClient(ctx, c))
+		must(t, stores[0].AddClient(ctx, store.Client{ID: "a"}))
+		wantError(t, "again", stores[1].AddClient(ctx, c), store.ErrExists)
+		wantEqual(t, "client", got[store.Client](t)(stores[1].Client(ctx, "b")), c)
+		wantEqual(t, "clients", got[[]store.Client](t)(stores[1].Clients(ctx)), []store.Client{{ID: "a"}, c})
+		c.SecretHashes, c.Disabled = nil, false
+		must(t, stores[1].UpdateClient(ctx, c))
+		wantEqual(t, "updated", got[store.Client](t)(stores[0].Client(ctx, "b")), c)
+		must(t, stores[0].PutConsent(ctx, store.Consent{Subject: "s", ClientID: "b", Scopes: []string{"read"}}))
+		must(t, stores[0].RemoveClient(ctx, "b"))
+		_, err := stores[1].Client(ctx, "b")
+		wantError(t, "removed", err, store.ErrNotFound)
+		_, err = stores[1].Consent(ctx, "s", "b")
+		wantError(t, "its consents", err, store.ErrNotFound)
+		wantError(t, "update", stores[1].UpdateClient(ctx, c), store.ErrNotFound)
+		wantError(t, "remove", stores[1].RemoveClient(ctx, "b"), store.ErrNotFound)
+	}},
+	{"UsersAreKept", func(t *testing.T, stores []store.Store) {
+		ctx := t.Context()
+		u := store.User{Subject: "usr_1", Name: "alice", PasswordHash: "$argon2id$…", Email: "a@example.com", DisplayName: "Alice",
+			Declared: true, Disabled: true, Created: now}
+		must(t, stores[0].AddUser(ctx, u))
+		wantError(t, "name taken", stores[1].AddUser(ctx, store.User{Subject: "usr_2", Name: "alice"}), store.ErrExists)
+		must(t, stores[1].AddUser(ctx, store.User{Subject: "usr_2", Name: "aaron"})) // the refused one left nothing
+		wantEqual(t, "by name", got[store.User](t)(stores[1].UserByName(ctx, "alice")), u)
+		wantEqual(t, "by subject", got[store.User](t)(stores[1].UserBySubject(ctx, "usr_1")), u)
+		wantEqual(t, "users", got[[]store.User](t)(stores[1].Users(ctx)), []store.User{{Subject: "usr_2", Name: "aaron"}, u})
+		u.Name, u.Disabled = "alicia", false
+		must(t, stores[1].UpdateUser(ctx, u))
+		wantEqual(t, "updated", got[store.User](t)(stores[0].UserBySubject(ctx, "usr_1")), u)
+		wantError(t, "rename to a taken name", stores[0].UpdateUser(ctx, store.User{Subject: "usr_1", Name: "aaron"}), store.ErrExists)
+		must(t, stores[0].RemoveUser(ctx, "usr_1"))
+		_, err := stores[1].UserByName(ctx, "alicia")
+		wantError(t, "removed", err, store.ErrNotFound)
+		wantError(t, "update", stores[1].UpdateUser(ctx, u), store.ErrNotFound)
+		wantError(t, "remove", stores[1].RemoveUser(ctx, "usr_1"), store.ErrNotFound)
+		wantError(t, "a subject is never reused", stores[1].AddUser(ctx, store.User{Subject: "usr_1", Name: "new"}), store.ErrExists)
+	}},
+	{"SubjectOfANameIsGivenOutOnce", func(t *testing.T, stores []store.Store) {
+		ctx := t.Context()
+		subjects := make([]string, 30)
+		race(stores, len(subjects), func(i int, s store.Store) {
+			var err error
+			if subjects[i], err = s.SubjectFor(ctx, "bob", name("usr_")); err != nil {
+				t.Error(err)
+			}
+		})
+		if len(slices.Compact(subjects)) != 1 || subjects[0] == "" {
+			t.Errorf("one name, subjects %q", subjects)
+		}
+		u := got[store.User](t)(stores[0].UserByName(ctx, "bob"))
+		wantEqual(t, "row", u, store.User{Subject: subjects[0], Name: "bob", Declared: true})
+		_, err := stores[0].SubjectFor(ctx, "eve", subjects[0])
+		wantError(t, "another name, the same subject", err, store.ErrExists)
+		must(t, stores[0].AddUser(ctx, store.User{Subject: "usr_stored", Name: "carol"}))
+		wantEqual(t, "a stored user", got[string](t)(stores[1].SubjectFor(ctx, "carol", "usr_x")), "usr_stored")
+	}},
+	{"SessionsAreKept", func(t *testing.T, stores []store.Store) {
+		ctx, s := t.Context(), session()
+		must(t, stores[0].AddSession(ctx, s))
+		wantEqual(t, "by cookie", got[store.Session](t)(stores[1].SessionByCookie(ctx, s.Cookie, now)), s)
+		wantEqual(t, "of the subject", got[[]store.Session](t)(stores[1].Sessions(ctx, s.Subject, now)), []store.Session{s})
+		_, err := stores[1].SessionByCookie(ctx, s.Cookie, s.Expires)
+		wantError(t, "expired", err, store.ErrNotFound)
+		_, err = stores[1].SessionByCookie(ctx, digest("other"), now)
+		wantError(t, "unknown", err, store.ErrNotFound)
+		wantEqual(t, "expired, of the subject", len(got[[]store.Session](t)(stores[1].Sessions(ctx, s.Subject, s.Expires))), 0)
+		same := session()
+		same.Cookie = s.Cookie
+		wantError(t, "cookie taken", stores[1].AddSession(ctx, same), store.ErrExists)
+	}},
+	{"RenewedSessionHasAnotherCookie", func(t *testing.T, stores []store.Store) {
+		ctx, s := t.Context(), session()
+		must(t, stores[0].AddSession(ctx, s))
+		renewed := s
+		renewed.Cookie, renewed.AuthTime, renewed.ACR = digest(name("cookie")), now, "otp"
+		renewed.Expires, renewed.Agent = now.Add(2*time.Hour), "Other"
+		must(t, stores[1].RenewSession(ctx, renewed, now))
+		wantEqual(t, "renewed", got[store.Session](t)(stores[0].SessionByCookie(ctx, renewed.Cookie, now)), renewed)
+		_, err := stores[0].SessionByCookie(ctx, s.Cookie, now)
+		wantError(t, "old cookie", err, store.ErrNotFound)
+		thief := renewed
+		thief.Subject = "another"
+		wantError(t, "another's session", stores[0].RenewSession(ctx, thief, now), store.ErrNotFound)
+		wantError(t, "expired session", stores[0].RenewSession(ctx, renewed, renewed.Expires), store.ErrNotFound)
+		_, err = stores[0].Revoke(ctx, revocation("session", s.ID), now)
+		must(t, err)
+		wantError(t, "ended session", stores[0].RenewSession(ctx, renewed, now), store.ErrNotFound)
+	}},
+	{"ConsentsGrow", func(t *testing.T, stores []store.Store) {
+		ctx := t.Context()
+		scopes := []string{"a", "b", "c", "d", "e", "f", "g", "h"}
+		race(stores, len(scopes), func(i int, s store.Store) {
+			if err := s.PutConsent(ctx, store.Consent{Subject: "s", ClientID: "c", Scopes: scopes[i : i+1], Granted: now}); err != nil {
+				t.Error(err)
+			}
+		})
+		must(t, stores[0].PutConsent(ctx, store.Consent{Subject: "s", ClientID: "c", Scopes: []string{"b"}, Granted: now}))
+		wantEqual(t, "consent", got[store.Consent](t)(stores[1].Consent(ctx, "s", "c")), store.Consent{Subject: "s", ClientID: "c", Scopes: scopes, Granted: now})
+		must(t, stores[1].RemoveConsent(ctx, "s", "c"))
+		_, err := stores[0].Consent(ctx, "s", "c")
+		wantError(t, "removed", err, store.ErrNotFound)
+		wantError(t, "again", stores[1].RemoveConsent(ctx, "s", "c"), store.ErrNotFound)
+	}},
+}
