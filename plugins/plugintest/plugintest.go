@@ -84,6 +84,8 @@ type Recorder struct {
 	// Interims are the status codes of the interim responses.
 	Interims  []int
 	Continued bool
+	// Stopped tells that the content was refused.
+	Stopped bool
 	// Left makes the client one that has gone: writes fail.
 	Left bool
 }
@@ -120,6 +122,9 @@ func (r *Recorder) Interim(status int, _ []byte) error {
 
 // Continue is remembered.
 func (r *Recorder) Continue() error { r.Continued = true; return nil }
+
+// StopReading is remembered.
+func (r *Recorder) StopReading() { r.Stopped = true }
 
 // Gone reports Left.
 func (r *Recorder) Gone() bool { return r.Left }
