@@ -32,7 +32,8 @@ type Config struct {
 	// Address is http://host:port, https://host:port or host:port of an
 	// agent, the local one by preference, with a path where one is before it.
 	Address string
-	// Token is the ACL token; empty: none is sent.
+	// Token is the ACL token; empty: none is sent. Consul tells only who has
+	// one that ACLs hide instances: where ACLs are on, use a token.
 	Token string
 	// TokenFile holds the token instead. It is read at New, and again
 	// whenever Consul answers 403.
