@@ -16,15 +16,20 @@ import (
 	"time"
 )
 
-// Pos is a place in a configuration file. The zero Pos is "nowhere".
+// Pos is a place in a configuration file; Line 0 is the file as a whole. The
+// zero Pos is "nowhere".
 type Pos struct {
-	File         string
-	Line, Column int
+	File   string `json:"file"`
+	Line   int    `json:"line,omitempty"`
+	Column int    `json:"column,omitempty"`
 }
 
 func (p Pos) String() string {
 	if p.File == "" {
 		return ""
+	}
+	if p.Line == 0 {
+		return p.File
 	}
 	return fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Column)
 }
@@ -33,7 +38,8 @@ func (p Pos) String() string {
 // applied.
 type File struct {
 	// Path is the file that was given to Load; Sources are all files read,
-	// included ones and secrets too, for whoever watches them.
+	// included ones, secrets and certificates too, and the folders where new
+	// files may match an include, for whoever watches them.
 	Path    string   `yaml:"-"`
 	Sources []string `yaml:"-"`
 	// Warnings are remarks that do not make the file invalid.
@@ -42,7 +48,7 @@ type File struct {
 	Listeners      []Listener            `yaml:"listeners"`
 	Admin          *Admin                `yaml:"admin"`
 	Store          Secret                `yaml:"store"` // sqlite:PATH or postgres://…
-	Redis          Secret                `yaml:"redis"` // redis://, rediss://, redis+sentinel://…
+	Redis          Secret                `yaml:"redis"` // redis:// or rediss://; empty: in-process
 	Consul         *Consul               `yaml:"consul"`
 	Replicas       string                `yaml:"replicas"` // one (default) | many
 	AuthServer     *AuthServer           `yaml:"authserver"`
@@ -67,17 +73,22 @@ type Listener struct {
 
 // TLS is a listener's certificate, or the word "terminated".
 type TLS struct {
-	Pos        Pos    `yaml:"-"`
-	Terminated bool   `yaml:"-"` // tls: terminated
-	Cert       string `yaml:"cert"`
-	Key        string `yaml:"key"`
+	Pos        Pos  `yaml:"-"`
+	Terminated bool `yaml:"-"` // tls: terminated
+	// Cert and Key are files, here relative to the working folder: Load has
+	// put the folder of the naming file before them.
+	Cert string `yaml:"cert"`
+	Key  string `yaml:"key"`
 }
 
 // Admin is the operators' listener.
 type Admin struct {
 	Pos     Pos    `yaml:"-"`
 	Address string `yaml:"address"`
-	Token   Secret `yaml:"token"`
+	// Token is the static token of the admin API; empty: there is none.
+	Token Secret `yaml:"token"`
+	// Insecure allows the listener, which is plain, outside loopback.
+	Insecure bool `yaml:"insecure"`
 }
 
 // Consul is where backends are registered.
@@ -91,6 +102,7 @@ type Consul struct {
 
 // Server bounds what clients may use of the gateway.
 type Server struct {
+	Pos              Pos           `yaml:"-"`
 	MaxConnections   int           `yaml:"max_connections"`    // default 65536
 	MaxHeaderBytes   Size          `yaml:"max_header_bytes"`   // default 16KiB
 	MaxHeaders       int           `yaml:"max_headers"`        // default 100
@@ -130,6 +142,7 @@ type AuthServer struct {
 
 // RefreshToken bounds the life of refresh tokens.
 type RefreshToken struct {
+	Pos   Pos            `yaml:"-"`
 	TTL   time.Duration  `yaml:"ttl"`   // default 720h
 	Idle  time.Duration  `yaml:"idle"`  // default 168h
 	Grace *time.Duration `yaml:"grace"` // default 10s, 0…60s
@@ -182,8 +195,8 @@ type Service struct {
 	Protocol string         `yaml:"protocol"` // http (default) | https
 	Balance  string         `yaml:"balance"`  // p2c (default) | round_robin | hash
 	Timeouts Timeouts       `yaml:"timeouts"`
-	Retries  *Retries       `yaml:"retries"`
-	Breaker  *Breaker       `yaml:"breaker"`
+	Retries  *Retries       `yaml:"retries"` // never nil once loaded
+	Breaker  *Breaker       `yaml:"breaker"` // nil once loaded: breaker: off
 	Identity Identity       `yaml:"identity"`
 	// MaxConnections bounds the connections to one instance; default 1024.
 	MaxConnections int `yaml:"max_connections"`
@@ -205,16 +218,20 @@ type Timeouts struct {
 
 // Retries of replay-safe requests.
 type Retries struct {
+	Pos      Pos     `yaml:"-"`
 	Attempts int     `yaml:"attempts"` // tries in all, default 2; 1: none
 	Budget   Percent `yaml:"budget"`   // of the service's requests, default 20%
 }
 
 // Breaker of a service.
 type Breaker struct {
+	Pos         Pos           `yaml:"-"`
 	Failures    Percent       `yaml:"failures"`     // default 50%
 	MinRequests int           `yaml:"min_requests"` // default 50
 	Window      time.Duration `yaml:"window"`       // default 10s
 	Open        time.Duration `yaml:"open"`         // default 2s
+
+	off bool // breaker: off, until defaults are filled in
 }
 
 // Identity says what a service learns about the caller besides the headers.
@@ -267,11 +284,15 @@ type RateLimit struct {
 	Limit int           `yaml:"limit"`
 	Per   time.Duration `yaml:"per"`
 	Burst int           `yaml:"burst"` // default: limit
-	By    string        `yaml:"by"`    // client (default) | subject | ip | claim:NAME | route
-	Mode  string        `yaml:"mode"`  // leased (default) | exact | local
-	Cost  int           `yaml:"cost"`  // default 1
+	// By is client (default), subject, ip, claim:NAME or route; the default of
+	// a limit that stands on a public route is ip.
+	By   string `yaml:"by"`
+	Mode string `yaml:"mode"` // leased (default) | exact | local
+	Cost int    `yaml:"cost"` // default 1
 	// OnStoreFailure is local (default), open or closed.
 	OnStoreFailure string `yaml:"on_store_failure"`
+
+	ref string // the name of a shared limit, until it is resolved
 }
 
 // Rewrite changes the path before it is forwarded.

@@ -3,7 +3,8 @@ package routes
 // Node is a part of the file that is decoded later, by the plugin that owns
 // it. The zero Node is absent. A Node is immutable.
 type Node struct {
-	n *node
+	n   *node
+	dev bool // Options.Dev
 }
 
 // kind tells the three shapes of YAML apart.
@@ -22,11 +23,45 @@ type node struct {
 	kind  kind
 	tag   string // of a scalar: !!str, !!int, !!float, !!bool, !!null
 	value string // of a scalar
-	// dynamic: the value came from the environment or a secret file, so no
-	// message may show it.
-	dynamic bool
+	// written is the scalar as it stands in the file where the value came from
+	// the environment or a secret file, so that messages can show this instead.
+	written string
+	// broken: a problem was reported for this value, so nobody else complains.
+	broken  bool
+	flow    bool    // of a mapping: {…}
 	items   []*node // of a sequence
 	entries []entry // of a mapping, in file order
+}
+
+func (n *node) dynamic() bool { return n.written != "" }
+
+// shown is the scalar as messages may show it.
+func (n *node) shown() string {
+	if n.dynamic() {
+		return n.written
+	}
+	return n.value
+}
+
+// find returns the entry of a mapping, nil where there is none.
+func (n *node) find(key string) *entry {
+	for i := range n.entries {
+		if n.entries[i].key == key {
+			return &n.entries[i]
+		}
+	}
+	return nil
+}
+
+// take removes an entry of a mapping and returns it.
+func (n *node) take(key string) *entry {
+	for i, e := range n.entries {
+		if e.key == key {
+			n.entries = append(n.entries[:i:i], n.entries[i+1:]...)
+			return &e
+		}
+	}
+	return nil
 }
 
 type entry struct {

@@ -1,7 +1,6 @@
 package routes
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -88,15 +87,13 @@ func (s Size) String() string {
 // Percent is a fraction of one, written with a percent sign: 50% is 0.5.
 type Percent float64
 
-var errPercent = errors.New("write a percentage from 0% to 100%")
-
 // UnmarshalText reads a number with a percent sign, at most 100%. A number
 // without the sign is refused, because 1 could mean 1% or all.
 func (p *Percent) UnmarshalText(text []byte) error {
 	number, ok := strings.CutSuffix(string(text), "%")
 	f, err := strconv.ParseFloat(strings.TrimSpace(number), 64)
 	if !ok || err != nil || !(f >= 0 && f <= 100) {
-		return fmt.Errorf("%q is not a percentage: %w", text, errPercent)
+		return fmt.Errorf("%q is not a percentage; write 0%% to 100%%, with the sign", text)
 	}
 	*p = Percent(f / 100)
 	return nil
