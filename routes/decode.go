@@ -327,6 +327,12 @@ func (d *decoder) scalar(n *node, v reflect.Value, key string) bool {
 			wants = "a whole number"
 		}
 		v.SetInt(i)
+	case v.CanUint():
+		u, err := strconv.ParseUint(n.value, 10, v.Type().Bits())
+		if err != nil || n.tag != "!!int" && !n.dynamic() {
+			wants = "a whole number, at least 0"
+		}
+		v.SetUint(u)
 	case v.CanFloat():
 		f, err := strconv.ParseFloat(n.value, 64)
 		if err != nil || math.IsNaN(f) || math.IsInf(f, 0) {

@@ -158,35 +158,33 @@ func (l *loader) patterns(n *node) (patterns []*node) {
 // appear. Hidden files match only patterns that name the dot, as in a shell:
 // editors leave their lock files next to the edited one.
 func (l *loader) glob(pattern *node, dir string) (files []string) {
-	path := pattern.value
-	if !filepath.IsAbs(path) {
-		path = filepath.Join(dir, path)
-	}
-	if !strings.ContainsAny(pattern.value, "*?[") {
-		return []string{path}
+	if !wild(pattern.value) {
+		if filepath.IsAbs(pattern.value) {
+			return []string{pattern.value}
+		}
+		return []string{filepath.Join(dir, pattern.value)}
 	}
 	if strings.Contains(pattern.value, "**") {
 		l.report(pattern.pos, "include: ** is not supported; name each level: routes/*/*.yaml")
 		return nil
 	}
-	for i, c := range path {
-		if c != filepath.Separator || !strings.ContainsAny(path[i+1:], "*?[") {
-			continue
-		}
-		folders, _ := filepath.Glob(path[:max(1, i)])
-		for _, folder := range folders {
-			if info, err := os.Stat(folder); err == nil && info.IsDir() {
-				l.source(folder)
-			}
-		}
-	}
-	if !filepath.IsAbs(path) && strings.ContainsAny(strings.SplitN(path, string(filepath.Separator), 2)[0], "*?[") {
-		l.source(".")
+	path := filepath.Clean(pattern.value)
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(globEscape.Replace(dir), path)
 	}
 	matches, err := filepath.Glob(path)
 	if err != nil {
 		l.report(pattern.pos, "include: %q is not a pattern", pattern.value)
 		return nil
+	}
+	for folder := path; wild(folder); {
+		folder = filepath.Dir(folder)
+		found, _ := filepath.Glob(folder)
+		for _, f := range found {
+			if info, err := os.Stat(f); err == nil && info.IsDir() {
+				l.source(f)
+			}
+		}
 	}
 	for _, match := range matches {
 		if strings.HasPrefix(filepath.Base(match), ".") && !strings.HasPrefix(filepath.Base(path), ".") {
@@ -202,6 +200,22 @@ func (l *loader) glob(pattern *node, dir string) (files []string) {
 	}
 	return files
 }
+
+// wild reports whether a pattern has a wildcard that is not escaped.
+func wild(pattern string) bool {
+	for i := 0; i < len(pattern); i++ {
+		switch pattern[i] {
+		case '\\':
+			i++
+		case '*', '?', '[':
+			return true
+		}
+	}
+	return false
+}
+
+// globEscape makes a folder's name match itself only.
+var globEscape = strings.NewReplacer(`*`, `\*`, `?`, `\?`, `[`, `\[`, `\`, `\\`)
 
 // definitions are the mappings whose keys are names that users choose; a name
 // is defined in one place.
