@@ -64,7 +64,10 @@ const all = int64(^uint64(0) >> 1)
 // table is open addressing with linear probing, at most half full. Slots only
 // fill; a sweep or growth makes a new table.
 type table struct {
-	slots  []atomic.Pointer[denial]
+	slots []atomic.Pointer[denial]
+	// filter has a bit set for each entry, of at least sixteen times as many:
+	// most questions end there, in an eighth of the memory of the slots.
+	filter []atomic.Uint64
 	counts [levels]atomic.Int64
 }
 
@@ -75,7 +78,15 @@ func NewDenied(issuer string) *Denied {
 	return d
 }
 
-func newTable(size int) *table { return &table{slots: make([]atomic.Pointer[denial], size)} }
+// newTable makes one of size slots, a power of two from 8 on.
+func newTable(size int) *table {
+	return &table{slots: make([]atomic.Pointer[denial], size), filter: make([]atomic.Uint64, size/8)}
+}
+
+// bit is the place of a hash in the filter; slots go by other bits of it.
+func (t *table) bit(hash uint64) (word *atomic.Uint64, bit uint64) {
+	return &t.filter[hash>>32&uint64(len(t.filter)-1)], 1 << (hash >> 26 & 63)
+}
 
 func (t *table) len() int {
 	n := 0
@@ -104,7 +115,11 @@ func (d *Denied) has(t *table, l level, id string, issued int64) bool {
 	if id == "" || t.counts[l].Load() == 0 {
 		return false
 	}
-	e := t.find(d.hash(l, id), l, id).Load()
+	hash := d.hash(l, id)
+	if word, bit := t.bit(hash); word.Load()&bit == 0 {
+		return false
+	}
+	e := t.find(hash, l, id).Load()
 	return e != nil && issued <= e.until
 }
 
@@ -156,6 +171,8 @@ func (t *table) put(e *denial) {
 	s := t.find(e.hash, e.level, e.id)
 	old := s.Load()
 	if old == nil {
+		word, bit := t.bit(e.hash)
+		word.Or(bit)
 		s.Store(e)
 		t.counts[e.level].Add(1)
 		return

@@ -76,7 +76,7 @@ func (p *parsed) headerMember(name string, value []byte) (err error) {
 	return nil
 }
 
-// segments decodes the first two segments. Go's decoder skips line ends, so
+// segments decodes the first two segments and checks the third. Go's decoder skips line ends, so
 // the alphabet is checked here (RFC 7515, 2).
 func segments(token []byte) (header, payload []byte, err error) {
 	var dots [2]int
@@ -98,7 +98,7 @@ func segments(token []byte) (header, payload []byte, err error) {
 		return nil, nil, errSegments
 	}
 	strict := base64.RawURLEncoding.Strict()
-	buf := make([]byte, strict.DecodedLen(dots[0])+strict.DecodedLen(dots[1]-dots[0]-1))
+	buf := make([]byte, strict.DecodedLen(len(token)))
 	n, err = strict.Decode(buf, token[:dots[0]])
 	if err != nil {
 		return nil, nil, errSegments
@@ -107,7 +107,10 @@ func segments(token []byte) (header, payload []byte, err error) {
 	if err != nil {
 		return nil, nil, errSegments
 	}
-	return buf[:n:n], buf[n : n+m], nil
+	if _, err := strict.Decode(buf[n+m:], token[dots[1]+1:]); err != nil {
+		return nil, nil, errSegments
+	}
+	return buf[:n:n], buf[n : n+m : n+m], nil
 }
 
 // saneKeyID holds back what only an attacker would look up (OAUTH 46).

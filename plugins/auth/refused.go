@@ -77,7 +77,7 @@ func (f *flood) wait(from netip.Addr, now time.Time) time.Duration {
 	f.lock[i%len(f.lock)].Lock()
 	defer f.lock[i%len(f.lock)].Unlock()
 	for w := range f.sets[i] {
-		if b := &f.sets[i][w]; b.addr == from {
+		if b := &f.sets[i][w]; b.addr == from && b.full.After(now) {
 			return max(0, b.full.Sub(now)-(floodBurst-1)*floodEvery)
 		}
 	}

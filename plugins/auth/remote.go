@@ -141,6 +141,10 @@ func (r *remote) run(ctx context.Context) {
 func (r *remote) fetch(ctx context.Context, rediscover bool) (time.Duration, error) {
 	r.mu.Lock()
 	r.fetching = true
+	select {
+	case <-r.wake: // who woke before now is served by this fetch
+	default:
+	}
 	uri := r.jwksURI
 	r.mu.Unlock()
 

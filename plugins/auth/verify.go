@@ -160,6 +160,10 @@ func (v *Verifier) Verify(ctx context.Context, token []byte, from netip.Addr, no
 
 // miss verifies a token that is not known. All that is cheap comes first.
 func (v *Verifier) miss(ctx context.Context, token []byte, hash uint64, from netip.Addr, now time.Time) (*entry, error) {
+	sum := sha256.Sum256(token)
+	if v.refused.has(&sum, now) {
+		return nil, invalid(plugins.TokenInvalid, errSignature)
+	}
 	p, err := parse(token)
 	if err != nil {
 		return nil, invalid(plugins.TokenInvalid, err)
@@ -167,10 +171,6 @@ func (v *Verifier) miss(ctx context.Context, token []byte, hash uint64, from net
 	t, err := v.terms(p, now)
 	if err != nil {
 		return nil, err
-	}
-	sum := sha256.Sum256(token)
-	if v.refused.has(&sum, now) {
-		return nil, invalid(plugins.TokenInvalid, errSignature)
 	}
 	if d := v.flood.wait(from, now); d > 0 {
 		after := strconv.Itoa(int(d/time.Second) + 1)
