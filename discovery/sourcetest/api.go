@@ -16,6 +16,7 @@ func RunAPI(t *testing.T, r Registry) {
 	t.Run("what is registered can be read", func(t *testing.T) { readBack(t, r) })
 	t.Run("a blocking query waits for the next index", func(t *testing.T) { blocking(t, r) })
 	t.Run("a blocking query returns when its time is over", func(t *testing.T) { timeout(t, r) })
+	t.Run("registering again keeps the status", func(t *testing.T) { keepStatus(t, r) })
 	t.Run("registering again keeps the checks that it does not name", func(t *testing.T) { keepChecks(t, r) })
 }
 
@@ -162,6 +163,20 @@ func timeout(t *testing.T, r Registry) {
 	}
 	if index(t, again) != index(t, h) || !strings.Contains(body, a.ID) {
 		t.Errorf("index %d after %d, body %s", index(t, again), index(t, h), body)
+	}
+}
+
+func keepStatus(t *testing.T, r Registry) {
+	a := inst(t, 1)
+	a.Check = ttl(time.Hour, "critical")
+	r.Register(t, a)
+	r.Set(t, "pass", "service:"+a.ID)
+	for range 2 {
+		r.Register(t, a)
+		if _, _, body := r.Do(t, http.MethodGet, "health/service/"+a.Name+"?passing", nil); !strings.Contains(body, a.ID) {
+			t.Fatalf("no longer passing: %s", body)
+		}
+		a.Port++
 	}
 }
 
