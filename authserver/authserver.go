@@ -1,0 +1,251 @@
+// Package authserver is the OAuth 2.1 and OpenID Connect authorization server:
+// it puts the endpoints together and runs what goes on behind them.
+//
+// It owns the wiring, the list of endpoints, reload and health. What each
+// endpoint does is in the package of its name; state is in store, keys in
+// keys. It does not listen: the gateway gives it the requests for the issuer's
+// paths, with the client's address in RemoteAddr.
+//
+//	s, err := authserver.New(ctx, authserver.Config{Issuer: "https://api.example.com", Store: st, Keys: ring, …})
+//	go s.Run(ctx)
+//	http.Handle("/", s.Handler())
+package authserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/gatehouse/gatehouse/authserver/admin"
+	"github.com/gatehouse/gatehouse/authserver/audit"
+	"github.com/gatehouse/gatehouse/authserver/authorize"
+	"github.com/gatehouse/gatehouse/authserver/clients"
+	"github.com/gatehouse/gatehouse/authserver/consent"
+	"github.com/gatehouse/gatehouse/authserver/grants"
+	"github.com/gatehouse/gatehouse/authserver/introspect"
+	"github.com/gatehouse/gatehouse/authserver/login"
+	"github.com/gatehouse/gatehouse/authserver/logout"
+	"github.com/gatehouse/gatehouse/authserver/metadata"
+	"github.com/gatehouse/gatehouse/authserver/oauth"
+	"github.com/gatehouse/gatehouse/authserver/revocation"
+	"github.com/gatehouse/gatehouse/authserver/revoke"
+	"github.com/gatehouse/gatehouse/authserver/scopes"
+	"github.com/gatehouse/gatehouse/authserver/session"
+	"github.com/gatehouse/gatehouse/authserver/store"
+	"github.com/gatehouse/gatehouse/authserver/tokens"
+	"github.com/gatehouse/gatehouse/authserver/userinfo"
+	"github.com/gatehouse/gatehouse/authserver/users"
+	"github.com/gatehouse/gatehouse/authserver/web"
+)
+
+// Keys is the key ring.
+type Keys interface {
+	tokens.Keys
+	metadata.JWKS
+	admin.Rotator
+	// Algorithm is that of new keys.
+	Algorithm() string
+	// Run follows the stored keys and rotates them until ctx ends.
+	Run(ctx context.Context) error
+}
+
+const (
+	// apiTimeout bounds a request of a program, with all that it waits for.
+	apiTimeout = 2 * time.Second
+	// pageTimeout is longer: passwords may have to queue for hashing.
+	pageTimeout = 5 * time.Second
+)
+
+// Server is the authorization server. It is safe for concurrent use.
+type Server struct {
+	config   Config
+	clients  *clients.Registry
+	users    *users.Registry
+	scopes   *scopes.Catalogue
+	metadata *metadata.Endpoint
+	gate     *tokens.Gate
+	audit    *audit.Log
+	health   health
+	handler  http.Handler
+	admin    http.Handler
+}
+
+// New builds a server. It reads the store, for what is declared must not be
+// stored too, and starts nothing: see Run.
+func New(ctx context.Context, c Config) (*Server, error) {
+	c, err := c.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	place, err := places(c.Issuer)
+	if err != nil {
+		return nil, err
+	}
+	pages, err := web.NewPages(place.Base, c.Logger)
+	if err != nil {
+		return nil, err
+	}
+	sessions, err := session.New(session.Config{
+		Store: c.Store, Now: c.Now, TTL: c.SessionTTL, Plain: strings.HasPrefix(c.Issuer, "http:"),
+		Key: c.Keys.Derive("key:interaction", 0),
+	})
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{
+		config:  c,
+		clients: clients.New(c.Store, c.Now),
+		users:   users.New(c.Store, users.NewMemoryThrottle(c.Now), c.Now),
+		scopes:  scopes.New(c.Audience),
+		gate:    tokens.NewGate(c.Now),
+		audit:   audit.New(c.Store, c.Audit, c.Now),
+		metadata: metadata.New(metadata.Config{
+			Issuer: c.Issuer, Algorithm: c.Keys.Algorithm(), Keys: c.Keys, KeysMaxAge: c.KeysMaxAge,
+		}),
+	}
+	s.mount(place, pages, sessions)
+	if err := s.Reload(ctx, c.Declared); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// mount is the one list of all endpoints.
+func (s *Server) mount(place metadata.Places, pages *web.Pages, sessions *session.Manager) {
+	c := &s.config
+	issuer := tokens.New(tokens.Config{
+		Keys: c.Keys, Issuer: c.Issuer, TTL: c.AccessTokenTTL, Now: c.Now, Store: c.Store,
+	})
+	revoker := revocation.New(c.Store, issuer, s.gate, c.Now)
+	guard := &web.Guard{Key: c.Keys.Derive("key:csrf", 0), Origin: origin(c.Issuer)}
+	base := place.Base
+
+	token := grants.New(grants.Config{
+		Issuer: c.Issuer, Clients: s.clients, Users: s.users, Scopes: s.scopes, Tokens: issuer, Gate: s.gate,
+		Store: c.Store, Audit: s.audit, Observer: c.Observer, Available: s.health.err, Now: c.Now,
+		RefreshTTL: c.RefreshTTL, RefreshIdle: c.RefreshIdle, Grace: c.RefreshGrace,
+	})
+	revocations := revoke.New(revoke.Config{
+		Clients: s.clients, Tokens: issuer, Store: c.Store, Revoker: revoker, Audit: s.audit, Now: c.Now,
+	})
+	introspection := introspect.New(introspect.Config{
+		Issuer: c.Issuer, Clients: s.clients, Users: s.users, Scopes: s.scopes, Tokens: issuer, Store: c.Store, Now: c.Now,
+	})
+	info := userinfo.New(userinfo.Config{Issuer: c.Issuer, Users: s.users, Scopes: s.scopes, Tokens: issuer})
+	authorization := authorize.New(authorize.Config{
+		Issuer: c.Issuer, Path: base, Clients: s.clients, Users: s.users, Scopes: s.scopes, Sessions: sessions,
+		Tokens: issuer, Store: c.Store, Audit: s.audit, Now: c.Now, CodeTTL: c.CodeTTL,
+	})
+	signIn := login.New(login.Config{
+		Path: base, Pages: pages, Guard: guard, Sessions: sessions, Users: s.users, Revoker: revoker,
+		Audit: s.audit, Observer: c.Observer,
+	})
+	allow := consent.New(consent.Config{
+		Path: base, Pages: pages, Guard: guard, Sessions: sessions, Users: s.users, Scopes: s.scopes,
+		Store: c.Store, Audit: s.audit, Now: c.Now,
+	})
+	signOut := logout.New(logout.Config{
+		Path: base, Pages: pages, Guard: guard, Sessions: sessions, Clients: s.clients, Tokens: issuer,
+		Revoker: revoker, Audit: s.audit,
+	})
+
+	api := &web.API{Logger: c.Logger, Timeout: apiTimeout, Realm: c.Issuer}
+	counted := &web.API{Logger: c.Logger, Timeout: apiTimeout, Realm: c.Issuer, Failed: c.Observer.TokenError}
+	cors := &web.CORS{Known: s.clients.Origin}
+	const get, head, post = http.MethodGet, http.MethodHead, http.MethodPost
+	mux := http.NewServeMux()
+	for path, h := range map[string]http.Handler{
+		place.OpenID(): cors.Handler(api.Handler(s.metadata.Document, get, head), "GET, HEAD"),
+		place.OAuth():  cors.Handler(api.Handler(s.metadata.Document, get, head), "GET, HEAD"),
+
+		base + "/oauth/jwks":       cors.Handler(api.Handler(s.metadata.KeySet, get, head), "GET, HEAD"),
+		base + "/oauth/token":      cors.Handler(counted.Handler(token.Serve, post), "POST"),
+		base + "/oauth/revoke":     cors.Handler(api.Handler(revocations.Serve, post), "POST"),
+		base + "/oauth/introspect": api.Handler(introspection.Serve, post),
+		base + "/oauth/userinfo":   cors.Handler(api.Handler(info.Serve, get, post), "GET, POST"),
+
+		base + "/oauth/authorize": pages.Handler(authorization.Serve, pageTimeout, get, post),
+		base + "/oauth/login":     pages.Handler(signIn.Serve, pageTimeout, get, post),
+		base + "/oauth/consent":   pages.Handler(allow.Serve, pageTimeout, get, post),
+		base + "/oauth/logout":    pages.Handler(signOut.Serve, pageTimeout, get, post),
+
+		base + "/oauth/static/": http.HandlerFunc(pages.Static),
+	} {
+		mux.Handle(path, h)
+	}
+	s.handler = mux
+	s.admin = admin.New(admin.Config{
+		Store: c.Store, Clients: s.clients, Users: s.users, Scopes: s.scopes, Tokens: issuer, Revoker: revoker,
+		Keys: c.Keys, Audit: s.audit, Logger: c.Logger, Now: c.Now, Timeout: pageTimeout,
+	})
+}
+
+// Handler serves everything under the issuer's paths; see Patterns.
+func (s *Server) Handler() http.Handler { return s.handler }
+
+// Admin serves the authorization server's part of /api/v1/. Whoever mounts it
+// has to know who asks: see admin.WithActor.
+func (s *Server) Admin() http.Handler { return s.admin }
+
+// Reload checks the declared clients, users and scopes together, and then puts
+// all of them in place. On an error, which names every problem, nothing
+// changed. It is for one goroutine at a time.
+func (s *Server) Reload(ctx context.Context, d Declared) error {
+	list, err := scopes.Prepare(d.Scopes, d.Resources)
+	problems := []error{err}
+	stored := make([]store.Client, 0, len(d.Clients))
+	for _, c := range d.Clients {
+		one, err := c.stored()
+		if err != nil {
+			problems = append(problems, err)
+			continue
+		}
+		stored = append(stored, one)
+	}
+	known, err := s.clients.Prepare(ctx, stored, list.Known)
+	problems = append(problems, err)
+	people, err := s.users.Prepare(ctx, d.Users)
+	problems = append(problems, err)
+	if err := errors.Join(problems...); err != nil {
+		return err
+	}
+	s.scopes.Declare(list)
+	s.clients.Declare(known)
+	s.users.Declare(people)
+	s.metadata.Advertise(s.scopes.Advertised())
+	return nil
+}
+
+// Noted tells the server of revocations that came from other replicas, so that
+// it mints no token that they cover. It may be called with any entry, more
+// than once and in any order.
+func (s *Server) Noted(entries []oauth.Revocation) { s.gate.Note(entries) }
+
+// Ready returns why tokens cannot be issued now; nil when they can.
+func (s *Server) Ready() error { return s.health.err() }
+
+func places(issuer string) (metadata.Places, error) {
+	p, err := metadata.PlacesOf(issuer)
+	if err != nil {
+		return p, fmt.Errorf("issuer: %w", err)
+	}
+	return p, nil
+}
+
+// origin is how browsers name the issuer in the Origin field, which leaves the
+// scheme's own port out.
+func origin(issuer string) string {
+	u, err := url.Parse(issuer)
+	if err != nil {
+		return ""
+	}
+	host := u.Host
+	if p := u.Port(); u.Scheme == "https" && p == "443" || u.Scheme == "http" && p == "80" {
+		host = strings.TrimSuffix(host, ":"+p)
+	}
+	return u.Scheme + "://" + host
+}

@@ -1,0 +1,186 @@
+package authserver
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/gatehouse/gatehouse/authserver/clients"
+	"github.com/gatehouse/gatehouse/authserver/store"
+	"github.com/gatehouse/gatehouse/authserver/users"
+)
+
+// Config is what a Server needs. Zero durations are the defaults named, but
+// for RefreshGrace.
+type Config struct {
+	// Issuer is the https URL that tokens name, with or without a path and
+	// never with a slash at its end. http is accepted on loopback, where
+	// cookies then have plain names; elsewhere only with Insecure.
+	Issuer   string
+	Insecure bool
+	// Audience is the `aud` of tokens whose request names no resource;
+	// default: the issuer.
+	Audience string
+
+	AccessTokenTTL time.Duration // 15m, 1m…60m
+	CodeTTL        time.Duration // 60s, at most that
+	SessionTTL     time.Duration // 12h
+	RefreshTTL     time.Duration // 720h, absolute
+	RefreshIdle    time.Duration // 168h
+	// RefreshGrace is how long the last spent refresh token is answered with
+	// the same successor; zero means not at all. At most 60s.
+	RefreshGrace time.Duration
+	// KeysMaxAge is how long the key set may be cached; the key ring publishes
+	// a new key at least as long before it signs. 5m
+	KeysMaxAge time.Duration
+
+	Declared Declared
+	Store    store.Store
+	Keys     Keys
+	// Now is the clock; default time.Now.
+	Now func() time.Time
+	// Logger takes what goes wrong, Audit one line for each event.
+	Logger, Audit *slog.Logger
+	// Observer counts; nil: nobody does.
+	Observer Observer
+}
+
+// Declared is the part of the configuration that follows every reload.
+type Declared struct {
+	Clients []Client
+	Users   []users.Declared
+	// Scopes are names with descriptions.
+	Scopes map[string]string
+	// Resources are the audiences, besides Config.Audience, that tokens may be
+	// for: those that routes ask for.
+	Resources []string
+}
+
+// Client is a declared client. An empty Secret makes it a public one.
+type Client struct {
+	ID, Name, Secret       string
+	Grants, Scopes         []string
+	RedirectURIs           []string
+	PostLogoutRedirectURIs []string
+	SkipConsent            bool
+}
+
+func (c Client) stored() (store.Client, error) {
+	s := store.Client{
+		ID: c.ID, Name: c.Name, Grants: c.Grants, Scopes: c.Scopes, RedirectURIs: c.RedirectURIs,
+		PostLogoutRedirectURIs: c.PostLogoutRedirectURIs, SkipConsent: c.SkipConsent,
+	}
+	if c.Secret == "" {
+		return s, nil
+	}
+	if len(c.Secret) < clients.MinSecret {
+		return s, fmt.Errorf("client %q: the secret has %d bytes, at least %d are needed", c.ID, len(c.Secret), clients.MinSecret)
+	}
+	s.SecretHashes = []store.Digest{sha256.Sum256([]byte(c.Secret))}
+	return s, nil
+}
+
+// Observer counts what the server does.
+type Observer interface {
+	// TokenIssued counts an access token by grant type and by how the client
+	// authenticated.
+	TokenIssued(grant, clientAuth string)
+	// TokenError counts a refusal of the token endpoint by its code.
+	TokenError(code string)
+	// Login counts a sign-in: success, failure, throttled, busy.
+	Login(result string)
+	// RefreshReuse counts a family revoked because a spent token came back.
+	RefreshReuse()
+}
+
+type nobody struct{}
+
+func (nobody) TokenIssued(string, string) {}
+func (nobody) TokenError(string)          {}
+func (nobody) Login(string)               {}
+func (nobody) RefreshReuse()              {}
+
+// withDefaults returns the configuration complete, or everything that is
+// wrong with it.
+func (c Config) withDefaults() (Config, error) {
+	var problems []error
+	if err := CheckIssuer(c.Issuer, c.Insecure); err != nil {
+		problems = append(problems, err)
+	}
+	if c.Audience == "" {
+		c.Audience = c.Issuer
+	}
+	for _, d := range []struct {
+		name            string
+		value           *time.Duration
+		otherwise       time.Duration
+		lowest, highest time.Duration
+	}{
+		{"access_token_ttl", &c.AccessTokenTTL, 15 * time.Minute, time.Minute, time.Hour},
+		{"code_ttl", &c.CodeTTL, time.Minute, time.Second, time.Minute},
+		{"session_ttl", &c.SessionTTL, 12 * time.Hour, time.Minute, 400 * 24 * time.Hour},
+		{"refresh_token.ttl", &c.RefreshTTL, 720 * time.Hour, time.Minute, 10 * 365 * 24 * time.Hour},
+		{"refresh_token.idle", &c.RefreshIdle, 168 * time.Hour, time.Minute, 10 * 365 * 24 * time.Hour},
+		{"refresh_token.grace", &c.RefreshGrace, 0, 0, time.Minute},
+		{"the key set's max-age", &c.KeysMaxAge, 5 * time.Minute, time.Second, 24 * time.Hour},
+	} {
+		if *d.value == 0 {
+			*d.value = d.otherwise
+		}
+		if *d.value < d.lowest || *d.value > d.highest {
+			problems = append(problems, fmt.Errorf("%s is %v, but must be from %v to %v", d.name, *d.value, d.lowest, d.highest))
+		}
+	}
+	if c.Store == nil || c.Keys == nil || c.Logger == nil || c.Audit == nil {
+		problems = append(problems, errors.New("a store, keys and two loggers are needed"))
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Observer == nil {
+		c.Observer = nobody{}
+	}
+	return c, errors.Join(problems...)
+}
+
+// CheckIssuer reports whether a URL can be an issuer. insecure allows http
+// outside loopback.
+func CheckIssuer(issuer string, insecure bool) error {
+	u, err := url.Parse(issuer)
+	switch {
+	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http":
+		return fmt.Errorf("issuer %q is not an https URL", issuer)
+	case u.User != nil || strings.ContainsAny(issuer, "?#"):
+		return fmt.Errorf("issuer %q must have no user, query or fragment (RFC 8414, 2)", issuer)
+	case strings.HasSuffix(issuer, "/"):
+		return fmt.Errorf("issuer %q must not end with a slash: clients compare it byte by byte", issuer)
+	case u.Host != strings.ToLower(u.Host):
+		return fmt.Errorf("issuer %q must have its host in lower case: clients compare it byte by byte", issuer)
+	case u.EscapedPath() != u.Path || strings.Contains(u.Path, "//") || strings.Contains(u.Path+"/", "/./") ||
+		strings.Contains(u.Path+"/", "/../") || strings.ContainsAny(u.Path, "{} "):
+		return fmt.Errorf("issuer %q must have a plain path", issuer)
+	case u.Scheme == "http" && !insecure && !loopback(u.Hostname()):
+		return fmt.Errorf("issuer %q uses http outside loopback: passwords and codes would travel in the open", issuer)
+	}
+	return nil
+}
+
+func loopback(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && ip.IsLoopback()
+}
+
+// Patterns returns the paths that belong to an issuer on its host; one that
+// ends with a slash stands for everything below it.
+func Patterns(issuer string) ([]string, error) {
+	p, err := places(issuer)
+	if err != nil {
+		return nil, err
+	}
+	return []string{p.OpenID(), p.OAuth(), p.Endpoints()}, nil
+}

@@ -1,0 +1,151 @@
+// Package consent is the page where people allow an application what it asks
+// for, or do not.
+//
+// It owns the page and what is remembered of the answer. It does not own when
+// the question has to be asked (authorize).
+//
+//	mux.Handle("/oauth/consent", pages.Handler(consent.New(config).Serve, timeout, "GET", "POST"))
+package consent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/gatehouse/gatehouse/authserver/audit"
+	"github.com/gatehouse/gatehouse/authserver/oauth"
+	"github.com/gatehouse/gatehouse/authserver/scopes"
+	"github.com/gatehouse/gatehouse/authserver/session"
+	"github.com/gatehouse/gatehouse/authserver/store"
+	"github.com/gatehouse/gatehouse/authserver/users"
+	"github.com/gatehouse/gatehouse/authserver/web"
+)
+
+// Store remembers answers.
+type Store interface {
+	PutConsent(ctx context.Context, c store.Consent) error
+}
+
+// Config is what an Endpoint needs.
+type Config struct {
+	// Path is that of the issuer.
+	Path     string
+	Pages    *web.Pages
+	Guard    *web.Guard
+	Sessions *session.Manager
+	Users    *users.Registry
+	Scopes   *scopes.Catalogue
+	Store    Store
+	Audit    *audit.Log
+	Now      func() time.Time
+}
+
+// Endpoint is the consent page. It is safe for concurrent use.
+type Endpoint struct{ Config }
+
+// New returns the endpoint.
+func New(c Config) *Endpoint { return &Endpoint{c} }
+
+type scopeView struct{ Name, Description string }
+
+// Serve shows the page or takes the answer.
+func (e *Endpoint) Serve(w http.ResponseWriter, r *http.Request) error {
+	if r.Method == http.MethodPost {
+		return e.submit(w, r)
+	}
+	form, err := web.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return err
+	}
+	handle := form.Value("i")
+	i, s, err := e.open(r, handle)
+	if err != nil {
+		return err
+	}
+	u, err := e.Users.User(r.Context(), s.Subject)
+	if errors.Is(err, store.ErrNotFound) {
+		return errOver
+	}
+	if err != nil {
+		return oauth.Unavailable(fmt.Errorf("look up the user: %w", err))
+	}
+	var list []scopeView
+	for _, name := range i.Scopes {
+		list = append(list, scopeView{name, e.Scopes.Description(name)})
+	}
+	return e.Pages.Show(w, web.Page{Name: "consent", FormAction: web.FormAction(i.Redirect), Data: struct {
+		Client, User, Host, CSRF, Interaction string
+		Scopes                                []scopeView
+	}{i.ClientName, u.Name, host(i.Redirect), e.Guard.Token(e.Sessions.Cookie(r)), handle, list}})
+}
+
+var errOver = oauth.Refuse(oauth.InvalidRequest, "This request began in another browser or session, or took too long.")
+
+// open returns the interaction and the session that it was made for.
+func (e *Endpoint) open(r *http.Request, handle string) (session.Interaction, store.Session, error) {
+	i, err := e.Sessions.Open(e.Sessions.Browser(r), handle)
+	if err != nil {
+		return i, store.Session{}, errOver
+	}
+	s, err := e.Sessions.Current(r.Context(), r)
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return i, s, oauth.Unavailable(fmt.Errorf("look up the session: %w", err))
+	}
+	if err != nil || i.Session == "" || i.Session != s.ID {
+		return i, s, errOver
+	}
+	return i, s, nil
+}
+
+func (e *Endpoint) submit(w http.ResponseWriter, r *http.Request) error {
+	form, err := web.ParseBody(r)
+	if err != nil {
+		return err
+	}
+	if err := e.Guard.Check(r, form, e.Sessions.Cookie(r)); err != nil {
+		return err
+	}
+	i, s, err := e.open(r, form.Value("i"))
+	if err != nil {
+		return err
+	}
+	event := store.AuditEvent{
+		Action: audit.ConsentGranted, Outcome: audit.Success, Actor: audit.User(s.Subject), Client: i.ClientID,
+		Subject: s.Subject, Session: s.ID, IP: web.ClientIP(r).String(),
+	}
+	switch form.Value("decision") {
+	case "allow":
+		if err := e.Store.PutConsent(r.Context(), store.Consent{
+			Subject: s.Subject, ClientID: i.ClientID, Scopes: i.Scopes, Granted: e.Now(),
+		}); err != nil {
+			return oauth.Unavailable(fmt.Errorf("remember the consent: %w", err))
+		}
+		i.Consented = s.ID
+	case "deny":
+		event.Action = audit.ConsentDenied
+		i.Denied = true
+	default:
+		return oauth.Refuse(oauth.InvalidRequest, "")
+	}
+	if err := e.Audit.Write(r.Context(), event); err != nil {
+		return oauth.Unavailable(err)
+	}
+	handle, err := e.Sessions.Seal(e.Sessions.Browser(r), i)
+	if err != nil {
+		return oauth.Failed(err)
+	}
+	web.Redirect(w, e.Path+"/oauth/authorize?i="+handle)
+	return nil
+}
+
+// host is the web host that a redirect URI leads to, "" for an app's scheme.
+func host(redirect string) string {
+	u, err := url.Parse(redirect)
+	if err != nil || u.Scheme != "https" && u.Scheme != "http" {
+		return ""
+	}
+	return u.Host
+}

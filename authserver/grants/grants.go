@@ -1,0 +1,211 @@
+// Package grants is the token endpoint: who asks is established once, for all
+// grants alike, and each grant type adds only what is its own.
+//
+// It owns the order of the checks and the form of the answer. It does not own
+// how clients authenticate (clients), what tokens look like (tokens), nor how
+// a code came to be (authorize).
+//
+//	mux.Handle("/oauth/token", api.Handler(grants.New(config).Serve, http.MethodPost))
+package grants
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/gatehouse/gatehouse/authserver/audit"
+	"github.com/gatehouse/gatehouse/authserver/clients"
+	"github.com/gatehouse/gatehouse/authserver/oauth"
+	"github.com/gatehouse/gatehouse/authserver/scopes"
+	"github.com/gatehouse/gatehouse/authserver/store"
+	"github.com/gatehouse/gatehouse/authserver/tokens"
+	"github.com/gatehouse/gatehouse/authserver/users"
+	"github.com/gatehouse/gatehouse/authserver/web"
+)
+
+// Store is the state that grants need.
+type Store interface {
+	store.Codes
+	store.Refreshes
+	store.Revocations
+}
+
+// Observer counts what the endpoint did.
+type Observer interface {
+	// TokenIssued counts an access token by grant type and by how the client
+	// authenticated.
+	TokenIssued(grant, clientAuth string)
+	// RefreshReuse counts a family that was revoked because a spent token came
+	// back.
+	RefreshReuse()
+}
+
+// Config is what an Endpoint needs.
+type Config struct {
+	Issuer   string
+	Clients  *clients.Registry
+	Users    *users.Registry
+	Scopes   *scopes.Catalogue
+	Tokens   *tokens.Issuer
+	Gate     *tokens.Gate
+	Store    Store
+	Audit    *audit.Log
+	Observer Observer
+	// Available returns an error while the store is known not to answer: no
+	// token is issued then, also where none of its verbs would be needed.
+	Available func() error
+	Now       func() time.Time
+	// RefreshTTL and RefreshIdle end a family; within Grace the last spent
+	// refresh token may come again.
+	RefreshTTL, RefreshIdle, Grace time.Duration
+}
+
+// Endpoint is the token endpoint. It is safe for concurrent use.
+type Endpoint struct {
+	Config
+	grants map[string]grant
+}
+
+// grant does what is particular to one grant type.
+type grant func(ctx context.Context, q *request) (*answer, error)
+
+// request is a token request by an authenticated client.
+type request struct {
+	client *clients.Client
+	method string // of client authentication
+	form   web.Form
+	ip     string
+}
+
+// answer is a successful token response (RFC 6749, 5.1).
+type answer struct {
+	AccessToken  string `json:"access_token"`
+	TokenType    string `json:"token_type"`
+	ExpiresIn    int64  `json:"expires_in"`
+	Scope        string `json:"scope,omitempty"`
+	RefreshToken string `json:"refresh_token,omitempty"`
+	IDToken      string `json:"id_token,omitempty"`
+
+	action string // of the audit
+	access tokens.Access
+}
+
+// New returns the endpoint.
+func New(c Config) *Endpoint {
+	e := &Endpoint{Config: c}
+	e.grants = map[string]grant{
+		clients.GrantCode:              e.code,
+		clients.GrantRefresh:           e.refresh,
+		clients.GrantClientCredentials: e.clientCredentials,
+	}
+	return e
+}
+
+// Serve answers a token request.
+func (e *Endpoint) Serve(w http.ResponseWriter, r *http.Request) error {
+	// 1. The form of the request. Credentials in a query would be logged by
+	// everything on the way (RFC 6749, 2.3.1).
+	if r.URL.RawQuery != "" {
+		return oauth.Refuse(oauth.InvalidRequest, "parameters belong into the request's content")
+	}
+	form, err := web.ParseBody(r)
+	if err != nil {
+		return err
+	}
+	// 2. The client.
+	q := &request{form: form, ip: web.ClientIP(r).String()}
+	client, attempt, err := e.Clients.Authenticate(r, form)
+	if err != nil {
+		return e.refused(r.Context(), q, attempt.ClientID, err)
+	}
+	q.client, q.method = client, attempt.Method
+	// 3. The grant.
+	ans, err := e.dispatch(r.Context(), q)
+	if err != nil {
+		return e.refused(r.Context(), q, client.ID, err)
+	}
+	// 4. The record.
+	if err := e.Audit.Queue(r.Context(), store.AuditEvent{
+		Action: ans.action, Outcome: audit.Success, Actor: audit.Client(client.ID), Client: client.ID,
+		Subject: ans.access.Subject, Grant: ans.access.Grant, Session: ans.access.Session, IP: q.ip,
+	}); err != nil {
+		return oauth.Unavailable(err)
+	}
+	e.Observer.TokenIssued(form.Value("grant_type"), q.method)
+	// 5. The answer.
+	web.WriteJSON(w, http.StatusOK, ans)
+	return nil
+}
+
+func (e *Endpoint) dispatch(ctx context.Context, q *request) (*answer, error) {
+	name := q.form.Value("grant_type")
+	g, ok := e.grants[name]
+	switch {
+	case name == "":
+		return nil, oauth.Refuse(oauth.InvalidRequest, "grant_type is missing")
+	case !ok:
+		return nil, oauth.Refuse(oauth.UnsupportedGrantType, "this grant type does not exist here")
+	case !q.client.MayUse(name):
+		return nil, oauth.Refuse(oauth.UnauthorizedClient, "this grant type is not allowed to the client")
+	}
+	if err := e.Available(); err != nil {
+		return nil, oauth.Unavailable(err)
+	}
+	return g(ctx, q)
+}
+
+// refused records a refusal and returns err.
+func (e *Endpoint) refused(ctx context.Context, q *request, client string, err error) error {
+	reason := oauth.TemporarilyUnavailable
+	var refusal *oauth.Error
+	if errors.As(err, &refusal) {
+		reason = refusal.Code
+	}
+	actor := audit.Unknown
+	if q.client != nil {
+		actor = audit.Client(client)
+	}
+	return errors.Join(err, e.Audit.Queue(ctx, store.AuditEvent{
+		Action: audit.TokenRefused, Outcome: audit.Failure, Actor: actor, Client: client, IP: q.ip, Reason: reason,
+	}))
+}
+
+// mint makes the access token and the answer around it.
+func (e *Endpoint) mint(action string, a tokens.Access) (*answer, error) {
+	token, err := e.Tokens.Mint(&a)
+	if err != nil {
+		return nil, oauth.Failed(err)
+	}
+	return &answer{
+		AccessToken: token, TokenType: "Bearer", ExpiresIn: int64(e.Tokens.TTL() / time.Second),
+		Scope: a.Scope, action: action, access: a,
+	}, nil
+}
+
+// addID adds the ID token where the scope asks for one.
+func (e *Endpoint) addID(ans *answer, t tokens.ID) error {
+	if !tokens.HasScope(ans.Scope, scopes.OpenID) {
+		return nil
+	}
+	t.AccessToken = ans.AccessToken
+	var err error
+	if ans.IDToken, err = e.Tokens.MintID(t); err != nil {
+		return oauth.Failed(err)
+	}
+	return nil
+}
+
+// mintTime is when a token for client and subject may be minted: now, unless a
+// revocation covers this very second.
+func (e *Endpoint) mintTime(ctx context.Context, client, subject string) (time.Time, error) {
+	now, err := e.Gate.Wait(ctx, e.Issuer, client, subject)
+	if err != nil {
+		return now, oauth.Unavailable(fmt.Errorf("wait for the second after a revocation: %w", err))
+	}
+	return now, nil
+}
+
+func join(list []string) string { return strings.Join(list, " ") }

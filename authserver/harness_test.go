@@ -1,0 +1,562 @@
+package authserver_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"html"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/cookiejar"
+	"net/http/httptest"
+	"net/url"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/gatehouse/gatehouse/authserver"
+	"github.com/gatehouse/gatehouse/authserver/store"
+	"github.com/gatehouse/gatehouse/authserver/store/sqlstore"
+	"github.com/gatehouse/gatehouse/authserver/users"
+	"github.com/gatehouse/gatehouse/loadtest/servers"
+)
+
+const (
+	password  = "correct horse battery staple"
+	webSecret = "web-secret-web-secret-web-secret-web"
+	bSecret   = "batch%secret+with:odd/characters-and-more"
+	callback  = "https://app.example.com/callback"
+	verifier  = "a-verifier-that-is-long-enough-to-be-one-0123456789"
+)
+
+// passwordHash is made once: it costs what a login costs.
+var passwordHash = sync.OnceValue(func() string {
+	h, err := users.HashPassword(context.Background(), password)
+	if err != nil {
+		panic(err)
+	}
+	return h
+})
+
+func challenge(verifier string) string {
+	sum := sha256.Sum256([]byte(verifier))
+	return base64.RawURLEncoding.EncodeToString(sum[:])
+}
+
+// clock is the real one, which can be moved forward.
+type clock struct{ ahead atomic.Int64 }
+
+func (c *clock) now() time.Time          { return time.Now().Add(time.Duration(c.ahead.Load())) }
+func (c *clock) advance(d time.Duration) { c.ahead.Add(int64(d)) }
+
+// logs collects everything that is logged.
+type logs struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logs) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logs) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// counts is an Observer.
+type counts struct {
+	mu sync.Mutex
+	m  map[string]int
+}
+
+func (c *counts) add(name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.m[name]++
+}
+func (c *counts) of(name string) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.m[name]
+}
+func (c *counts) TokenIssued(grant, auth string) { c.add("issued " + grant + " " + auth) }
+func (c *counts) TokenError(code string)         { c.add("error " + code) }
+func (c *counts) Login(result string)            { c.add("login " + result) }
+func (c *counts) RefreshReuse()                  { c.add("reuse") }
+
+// env is an authorization server on a socket.
+type env struct {
+	t      testing.TB
+	url    string // issuer
+	server *authserver.Server
+	store  store.Store
+	keys   authserver.Keys
+	clock  *clock
+	logs   *logs
+	counts *counts
+	config authserver.Config
+
+	mu      sync.Mutex
+	secrets map[string]bool // what must never be in a log
+}
+
+func declared() authserver.Declared {
+	both := []string{"authorization_code", "refresh_token"}
+	all := []string{"openid", "profile", "email", "offline_access", "read:orders", "write:orders"}
+	return authserver.Declared{
+		Clients: []authserver.Client{
+			{ID: "web", Name: "Web Shop", Secret: webSecret, Grants: both, Scopes: all,
+				RedirectURIs: []string{callback}, PostLogoutRedirectURIs: []string{"https://app.example.com/bye"}},
+			{ID: "first", Secret: webSecret, Grants: both, Scopes: all, RedirectURIs: []string{"https://first.example.com/cb"}, SkipConsent: true},
+			{ID: "spa", Grants: both, Scopes: all, RedirectURIs: []string{"https://spa.example.com/cb"}},
+			{ID: "native", Grants: both, Scopes: all, RedirectURIs: []string{"http://127.0.0.1/cb", "http://[::1]/cb", "com.example.app:/cb"}},
+			{ID: "several", Secret: webSecret, Grants: both[:1], Scopes: all,
+				RedirectURIs: []string{"https://a.example.com/cb", "https://b.example.com/cb?tenant=1"}},
+			{ID: "batch:1", Secret: bSecret, Grants: []string{"client_credentials"}, Scopes: []string{"read:orders"}},
+			{ID: "rs", Secret: webSecret, Scopes: []string{"gatehouse:introspect"}},
+			{ID: "other", Secret: webSecret, Grants: []string{"client_credentials", "authorization_code", "refresh_token"},
+				Scopes: all, RedirectURIs: []string{"https://other.example.com/cb"}},
+		},
+		Users: []users.Declared{
+			{Name: "alice", PasswordHash: passwordHash(), Email: "alice@example.com", DisplayName: "Alice <b>A</b>"},
+			{Name: "bob", PasswordHash: passwordHash()},
+		},
+		Scopes:    map[string]string{"read:orders": "Read your orders", "write:orders": "Place and change orders"},
+		Resources: []string{"https://orders.example.com", "https://billing.example.com"},
+	}
+}
+
+// openStores returns n handles on one new database.
+func openStores(t testing.TB, dsn string, n int) []store.Store {
+	t.Helper()
+	var list []store.Store
+	for range n {
+		s, err := sqlstore.Open(context.Background(), dsn, sqlstore.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { s.Close() })
+		list = append(list, s)
+	}
+	return list
+}
+
+func sqliteDSN(t testing.TB) string { return "sqlite:" + filepath.Join(t.TempDir(), "state.db") }
+
+// onEachStore runs a test about state on SQLite and PostgreSQL.
+func onEachStore(t *testing.T, f func(t *testing.T, dsn string)) {
+	t.Run("sqlite", func(t *testing.T) { f(t, sqliteDSN(t)) })
+	t.Run("postgres", func(t *testing.T) { f(t, servers.Postgres(t)) })
+}
+
+// start runs a server over a new SQLite database.
+func start(t testing.TB, change ...func(*authserver.Config)) *env {
+	t.Helper()
+	return startOn(t, openStores(t, sqliteDSN(t), 1)[0], nil, change...)
+}
+
+// startOn runs a server over st. first is a replica with which it shares
+// issuer, keys and clock; nil: it is the first.
+func startOn(t testing.TB, st store.Store, first *env, change ...func(*authserver.Config)) *env {
+	t.Helper()
+	e := &env{t: t, store: st, clock: &clock{}, logs: &logs{}, counts: &counts{m: map[string]int{}}, secrets: map[string]bool{}}
+	front := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		e.server.Handler().ServeHTTP(w, r)
+	}))
+	e.url = "http://" + front.Listener.Addr().String()
+	issuer := e.url
+	if first != nil {
+		e.clock, issuer = first.clock, first.config.Issuer
+	}
+	e.keys = openKeys(t, st, e.clock.now)
+	handler := slog.NewJSONHandler(e.logs, &slog.HandlerOptions{Level: slog.LevelDebug})
+	e.config = authserver.Config{
+		Issuer: issuer, RefreshGrace: 10 * time.Second, Declared: declared(), Store: st, Keys: e.keys,
+		Now: e.clock.now, Logger: slog.New(handler), Audit: slog.New(handler), Observer: e.counts,
+	}
+	for _, c := range change {
+		c(&e.config)
+	}
+	var err error
+	if e.server, err = authserver.New(context.Background(), e.config); err != nil {
+		t.Fatal(err)
+	}
+	e.secret(password, webSecret, bSecret, verifier)
+	front.Start()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() { done <- e.server.Run(ctx) }()
+	t.Cleanup(func() {
+		front.Close()
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+		e.noSecretLeaked()
+	})
+	return e
+}
+
+// secret remembers what must never be logged.
+func (e *env) secret(list ...string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, s := range list {
+		if len(s) >= 16 {
+			e.secrets[s] = true
+		}
+	}
+}
+
+// noSecretLeaked looks for every secret of the test in what it logged and in
+// the audit log (OAUTH 59).
+func (e *env) noSecretLeaked() {
+	e.t.Helper()
+	var rows bytes.Buffer
+	for after := int64(0); ; {
+		events, err := e.store.AuditSince(context.Background(), after, 1000)
+		if err != nil {
+			e.t.Logf("audit rows not checked: %v", err)
+			break
+		}
+		if len(events) == 0 {
+			break
+		}
+		for _, ev := range events {
+			fmt.Fprintf(&rows, "%+v\n", ev)
+			after = ev.Seq
+		}
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	written := e.logs.String()
+	for s := range e.secrets {
+		for name, text := range map[string]string{"log": written, "audit rows": rows.String()} {
+			if strings.Contains(text, s) || strings.Contains(text, url.QueryEscape(s)) {
+				e.t.Errorf("a secret (%.8s…) is in the %s", s, name)
+			}
+		}
+	}
+}
+
+// events returns the stored audit events of an action, waiting for queued ones.
+func (e *env) events(action string, atLeast int) []store.AuditEvent {
+	e.t.Helper()
+	var found []store.AuditEvent
+	eventually(e.t, func() bool {
+		found = nil
+		all, err := e.store.AuditSince(context.Background(), 0, 1000)
+		if err != nil {
+			e.t.Fatal(err)
+		}
+		for _, ev := range all {
+			if ev.Action == action {
+				found = append(found, ev)
+			}
+		}
+		return len(found) >= atLeast
+	})
+	return found
+}
+
+func eventually(t testing.TB, f func() bool) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); !f(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("did not happen within 10 s")
+		}
+	}
+}
+
+// reply is a response that was read.
+type reply struct {
+	status int
+	header http.Header
+	body   string
+	json   map[string]any
+}
+
+func (r reply) str(name string) string {
+	s, _ := r.json[name].(string)
+	return s
+}
+
+// want fails the test unless the reply is an error of this status and code, or
+// a success where code is empty.
+func (r reply) want(t testing.TB, status int, code string) reply {
+	t.Helper()
+	if r.status != status || r.str("error") != code {
+		t.Fatalf("answer %d %q, want %d %q: %s", r.status, r.str("error"), status, code, r.body)
+	}
+	return r
+}
+
+func (e *env) do(c *http.Client, req *http.Request) reply {
+	e.t.Helper()
+	res, err := c.Do(req)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	r := reply{status: res.StatusCode, header: res.Header, body: string(body)}
+	if strings.HasPrefix(res.Header.Get("Content-Type"), "application/") {
+		_ = json.Unmarshal(body, &r.json)
+	}
+	for _, name := range []string{"access_token", "refresh_token", "id_token"} {
+		e.secret(r.str(name))
+	}
+	for _, c := range res.Cookies() {
+		e.secret(c.Value)
+	}
+	return r
+}
+
+func form(pairs ...string) url.Values {
+	f := url.Values{}
+	for i := 0; i < len(pairs); i += 2 {
+		f.Add(pairs[i], pairs[i+1])
+	}
+	return f
+}
+
+// with returns a copy with some values changed; an empty one is removed.
+func with(f url.Values, pairs ...string) url.Values {
+	c := url.Values{}
+	for k, v := range f {
+		c[k] = slices.Clone(v)
+	}
+	for i := 0; i < len(pairs); i += 2 {
+		c.Del(pairs[i])
+		if pairs[i+1] != "" {
+			c.Set(pairs[i], pairs[i+1])
+		}
+	}
+	return c
+}
+
+// post sends a form to an endpoint as a client, "" for none.
+func (e *env) post(path, client, secret string, f url.Values) reply {
+	e.t.Helper()
+	req, err := http.NewRequest(http.MethodPost, e.url+path, strings.NewReader(f.Encode()))
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	if client != "" {
+		req.SetBasicAuth(url.QueryEscape(client), url.QueryEscape(secret))
+	}
+	return e.do(http.DefaultClient, req)
+}
+
+func (e *env) token(client, secret string, f url.Values) reply {
+	e.t.Helper()
+	return e.post("/oauth/token", client, secret, f)
+}
+
+func (e *env) get(path string, header ...string) reply {
+	e.t.Helper()
+	req, err := http.NewRequest(http.MethodGet, e.url+path, nil)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	for i := 0; i < len(header); i += 2 {
+		req.Header.Add(header[i], header[i+1])
+	}
+	return e.do(http.DefaultClient, req)
+}
+
+// active asks introspection, as the client web unless the token is another's.
+func (e *env) active(token string) bool {
+	e.t.Helper()
+	r := e.post("/oauth/introspect", "rs", webSecret, form("token", token)).want(e.t, 200, "")
+	if r.json["active"] != true && r.body != `{"active":false}` {
+		e.t.Fatalf("inactive answer says more: %s", r.body)
+	}
+	return r.json["active"] == true
+}
+
+// request is the authorization request of the client web.
+func request(pairs ...string) url.Values {
+	return with(form("client_id", "web", "redirect_uri", callback, "response_type", "code",
+		"scope", "openid profile read:orders", "state", "s-1", "nonce", "n-1",
+		"code_challenge", challenge(verifier), "code_challenge_method", "S256"), pairs...)
+}
+
+// browser keeps cookies and follows redirects by hand.
+type browser struct {
+	e    *env
+	http *http.Client
+	// origin is sent with forms, as browsers do.
+	origin string
+	ip     string
+}
+
+func (e *env) browser() *browser {
+	jar, err := cookiejar.New(nil)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	return &browser{e: e, origin: e.config.Issuer, http: &http.Client{
+		Jar:           jar,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}
+}
+
+func (b *browser) get(target string) reply {
+	b.e.t.Helper()
+	req, err := http.NewRequest(http.MethodGet, b.abs(target), nil)
+	if err != nil {
+		b.e.t.Fatal(err)
+	}
+	return b.e.do(b.http, req)
+}
+
+func (b *browser) abs(target string) string {
+	if strings.HasPrefix(target, "/") {
+		return b.e.url + target
+	}
+	return target
+}
+
+func (b *browser) post(path string, f url.Values, header ...string) reply {
+	b.e.t.Helper()
+	req, err := http.NewRequest(http.MethodPost, b.abs(path), strings.NewReader(f.Encode()))
+	if err != nil {
+		b.e.t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	if b.origin != "" {
+		req.Header.Set("Origin", b.origin)
+	}
+	for i := 0; i < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+	}
+	return b.e.do(b.http, req)
+}
+
+var hidden = regexp.MustCompile(`<input type="hidden" name="([^"]*)" value="([^"]*)">`)
+
+// fields returns the hidden fields of a page's form.
+func fields(page string) url.Values {
+	f := url.Values{}
+	for _, m := range hidden.FindAllStringSubmatch(page, -1) {
+		f.Set(m[1], html.UnescapeString(m[2]))
+	}
+	return f
+}
+
+// run follows an authorization request through the pages to the redirect to
+// the client or to an error page. It signs in as user and answers decision.
+func (b *browser) run(f url.Values, user, decision string) reply {
+	b.e.t.Helper()
+	r := b.get("/oauth/authorize?" + f.Encode())
+	for range 10 {
+		switch {
+		case r.status == http.StatusSeeOther:
+			to := r.header.Get("Location")
+			if !strings.HasPrefix(to, "/oauth/") {
+				if code := b.code(r); code != "" {
+					b.e.secret(code)
+				}
+				return r
+			}
+			r = b.get(to)
+		case strings.Contains(r.body, `action="/oauth/login"`) && user != "":
+			r = b.post("/oauth/login", with(fields(r.body), "username", user, "password", password))
+			user = ""
+		case strings.Contains(r.body, `action="/oauth/consent"`) && decision != "":
+			r = b.post("/oauth/consent", with(fields(r.body), "decision", decision))
+		default:
+			return r
+		}
+	}
+	b.e.t.Fatal("too many redirects")
+	return r
+}
+
+// param returns a parameter of the redirect to the client.
+func (b *browser) param(r reply, name string) string {
+	u, err := url.Parse(r.header.Get("Location"))
+	if err != nil {
+		b.e.t.Fatal(err)
+	}
+	return u.Query().Get(name)
+}
+
+func (b *browser) code(r reply) string { return b.param(r, "code") }
+
+// grant signs alice in at the client web and returns the token answer.
+func (e *env) grant(pairs ...string) reply {
+	e.t.Helper()
+	return e.redeem(e.browser().mustCode(request(pairs...))).want(e.t, 200, "")
+}
+
+func (b *browser) mustCode(f url.Values) string {
+	b.e.t.Helper()
+	r := b.run(f, "alice", "allow")
+	code := b.code(r)
+	if code == "" {
+		b.e.t.Fatalf("no code: %d %s %s", r.status, r.header.Get("Location"), r.body)
+	}
+	return code
+}
+
+func redemption(code string, pairs ...string) url.Values {
+	return with(form("grant_type", "authorization_code", "code", code, "redirect_uri", callback, "code_verifier", verifier), pairs...)
+}
+
+func (e *env) redeem(code string, pairs ...string) reply {
+	e.t.Helper()
+	return e.token("web", webSecret, redemption(code, pairs...))
+}
+
+func (e *env) refresh(token string, pairs ...string) reply {
+	e.t.Helper()
+	return e.token("web", webSecret, with(form("grant_type", "refresh_token", "refresh_token", token), pairs...))
+}
+
+// claims decodes a JWT's part without verifying it: 0 is the header.
+func claims(t testing.TB, token string, part int) map[string]any {
+	t.Helper()
+	parts := strings.Split(token, ".")
+	if len(parts) != 3 {
+		t.Fatalf("not a JWT")
+	}
+	raw, err := base64.RawURLEncoding.DecodeString(parts[part])
+	if err != nil {
+		t.Fatal(err)
+	}
+	var m map[string]any
+	if err := json.Unmarshal(raw, &m); err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// closedPort is an address where nobody listens.
+func closedPort(t testing.TB) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}

@@ -1,0 +1,153 @@
+// Package metadata says where the endpoints are and what they can do (RFC 8414
+// and OpenID Connect Discovery), and publishes the keys.
+//
+// It owns the list of what is advertised, which is exactly what works. It does
+// not own anything that the list is about.
+//
+//	mux.Handle(places.OpenID(), api.Handler(metadata.New(config).Document, http.MethodGet))
+package metadata
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/gatehouse/gatehouse/authserver/clients"
+	"github.com/gatehouse/gatehouse/authserver/session"
+	"github.com/gatehouse/gatehouse/authserver/web"
+)
+
+// Places are the paths of an issuer.
+type Places struct {
+	// Base is the issuer's own path, "" where it has none.
+	Base string
+}
+
+// PlacesOf returns the paths of an issuer, which must be a URL.
+func PlacesOf(issuer string) (Places, error) {
+	u, err := url.Parse(issuer)
+	if err != nil {
+		return Places{}, err
+	}
+	return Places{Base: u.Path}, nil
+}
+
+// OpenID is the document of OpenID Connect Discovery, 4: after the issuer.
+func (p Places) OpenID() string { return p.Base + "/.well-known/openid-configuration" }
+
+// OAuth is the document of RFC 8414, 3: before the issuer's path.
+func (p Places) OAuth() string { return "/.well-known/oauth-authorization-server" + p.Base }
+
+// Endpoints is the prefix of everything else.
+func (p Places) Endpoints() string { return p.Base + "/oauth/" }
+
+// document is both documents in one: they must agree.
+type document struct {
+	Issuer               string   `json:"issuer"`
+	Authorization        string   `json:"authorization_endpoint"`
+	Token                string   `json:"token_endpoint"`
+	JWKS                 string   `json:"jwks_uri"`
+	Userinfo             string   `json:"userinfo_endpoint"`
+	Revocation           string   `json:"revocation_endpoint"`
+	Introspection        string   `json:"introspection_endpoint"`
+	EndSession           string   `json:"end_session_endpoint"`
+	Scopes               []string `json:"scopes_supported"`
+	ResponseTypes        []string `json:"response_types_supported"`
+	ResponseModes        []string `json:"response_modes_supported"`
+	Grants               []string `json:"grant_types_supported"`
+	Subjects             []string `json:"subject_types_supported"`
+	IDTokenAlgorithms    []string `json:"id_token_signing_alg_values_supported"`
+	TokenMethods         []string `json:"token_endpoint_auth_methods_supported"`
+	RevocationMethods    []string `json:"revocation_endpoint_auth_methods_supported"`
+	IntrospectionMethods []string `json:"introspection_endpoint_auth_methods_supported"`
+	Challenges           []string `json:"code_challenge_methods_supported"`
+	Claims               []string `json:"claims_supported"`
+	ACRs                 []string `json:"acr_values_supported"`
+	Prompts              []string `json:"prompt_values_supported"`
+	IssParameter         bool     `json:"authorization_response_iss_parameter_supported"`
+	ClaimsParameter      bool     `json:"claims_parameter_supported"`
+	RequestParameter     bool     `json:"request_parameter_supported"`
+	RequestURIParameter  bool     `json:"request_uri_parameter_supported"`
+}
+
+// JWKS is the public key set as it is sent.
+type JWKS interface {
+	JWKS() (body []byte, etag string)
+}
+
+// Config is what an Endpoint needs.
+type Config struct {
+	Issuer    string
+	Algorithm string // of ID tokens
+	Keys      JWKS
+	// KeysMaxAge is how long the key set may be cached: no longer than a new
+	// key is published before it signs.
+	KeysMaxAge time.Duration
+}
+
+// Endpoint serves the documents. It is safe for concurrent use.
+type Endpoint struct {
+	Config
+	body atomic.Pointer[[]byte]
+}
+
+// New returns the endpoint.
+func New(c Config) *Endpoint {
+	e := &Endpoint{Config: c}
+	e.Advertise(nil)
+	return e
+}
+
+// Advertise sets the scopes that the documents list.
+func (e *Endpoint) Advertise(scopes []string) {
+	at := e.Issuer + "/oauth/"
+	methods := clients.Methods[:]
+	body, err := json.Marshal(document{
+		Issuer:        e.Issuer,
+		Authorization: at + "authorize", Token: at + "token", JWKS: at + "jwks", Userinfo: at + "userinfo",
+		Revocation: at + "revoke", Introspection: at + "introspect", EndSession: at + "logout",
+		Scopes:        scopes,
+		ResponseTypes: []string{"code"}, ResponseModes: []string{"query"},
+		Grants:            []string{clients.GrantCode, clients.GrantRefresh, clients.GrantClientCredentials},
+		Subjects:          []string{"public"},
+		IDTokenAlgorithms: []string{e.Algorithm},
+		TokenMethods:      methods, RevocationMethods: methods,
+		IntrospectionMethods: []string{"client_secret_basic", "client_secret_post"},
+		Challenges:           []string{"S256"},
+		Claims: []string{"iss", "sub", "aud", "exp", "iat", "auth_time", "nonce", "acr", "sid", "at_hash",
+			"name", "preferred_username", "email"},
+		ACRs:         []string{session.Password},
+		Prompts:      []string{"none", "login", "consent", "select_account"},
+		IssParameter: true,
+	})
+	if err != nil {
+		panic("metadata: strings do not encode: " + err.Error())
+	}
+	e.body.Store(&body)
+}
+
+// Document serves both well-known documents.
+func (e *Endpoint) Document(w http.ResponseWriter, r *http.Request) error {
+	w.Header().Set("Cache-Control", "public, max-age=300")
+	w.Header().Del("Pragma")
+	web.WriteBody(w, http.StatusOK, *e.body.Load())
+	return nil
+}
+
+// KeySet serves the keys.
+func (e *Endpoint) KeySet(w http.ResponseWriter, r *http.Request) error {
+	body, etag := e.Keys.JWKS()
+	h := w.Header()
+	h.Set("Cache-Control", "public, max-age="+strconv.Itoa(int(e.KeysMaxAge/time.Second)))
+	h.Del("Pragma")
+	h.Set("ETag", etag)
+	if r.Header.Get("If-None-Match") == etag {
+		w.WriteHeader(http.StatusNotModified)
+		return nil
+	}
+	web.WriteBody(w, http.StatusOK, body)
+	return nil
+}

@@ -1,0 +1,96 @@
+package authserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	pingInterval  = time.Second
+	pingTimeout   = 2 * time.Second
+	sweepInterval = time.Minute
+	sweepTimeout  = 30 * time.Second
+)
+
+// Run does what goes on behind the endpoints until ctx ends: it follows the
+// keys, stores queued audit events, watches the store and sweeps it. It
+// returns early only when one of them cannot go on.
+func (s *Server) Run(ctx context.Context) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	tasks := []func(context.Context) error{s.config.Keys.Run, s.audit.Run, s.watch, s.sweep}
+	errs := make([]error, len(tasks))
+	var group sync.WaitGroup
+	for i, task := range tasks {
+		group.Go(func() {
+			defer stop()
+			if err := task(ctx); err != nil && !errors.Is(err, context.Canceled) {
+				errs[i] = err
+			}
+		})
+	}
+	group.Wait()
+	return errors.Join(errs...)
+}
+
+// health is the last thing known about the store.
+type health struct{ failure atomic.Pointer[error] }
+
+func (h *health) err() error {
+	if e := h.failure.Load(); e != nil {
+		return *e
+	}
+	return nil
+}
+
+// watch asks the store every second whether it can commit.
+func (s *Server) watch(ctx context.Context) error {
+	tick := time.NewTicker(pingInterval)
+	defer tick.Stop()
+	for {
+		limited, cancel := context.WithTimeout(ctx, pingTimeout)
+		err := s.config.Store.Ping(limited)
+		cancel()
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err == nil:
+			if s.health.failure.Swap(nil) != nil {
+				s.config.Logger.LogAttrs(ctx, slog.LevelInfo, "the authorization server's store is back")
+			}
+		default:
+			err = fmt.Errorf("the store cannot commit: %w", err)
+			if s.health.failure.Swap(&err) == nil {
+				s.config.Logger.LogAttrs(ctx, slog.LevelError, "the authorization server's store is away", slog.Any("error", err))
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+}
+
+// sweep deletes what has expired, a bounded amount a minute.
+func (s *Server) sweep(ctx context.Context) error {
+	tick := time.NewTicker(sweepInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+		limited, cancel := context.WithTimeout(ctx, sweepTimeout)
+		if err := s.config.Store.Sweep(limited, s.config.Now()); err != nil && ctx.Err() == nil {
+			s.config.Logger.LogAttrs(ctx, slog.LevelWarn, "sweep failed", slog.Any("error", err))
+		}
+		cancel()
+	}
+}

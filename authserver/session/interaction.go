@@ -1,0 +1,89 @@
+package session
+
+import (
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// ErrInteraction says that a handle is not ours, is too old, or was opened in
+// another browser than the one that it was made for.
+var ErrInteraction = errors.New("the interaction began in another browser or is over")
+
+// Interaction is an authorization request on its way through login and
+// consent. It travels sealed, so it needs no storage and says nothing to who
+// sees the handle.
+type Interaction struct {
+	// Query is the authorization request as it came.
+	Query string `json:"q"`
+	// ClientName and Redirect are what the pages show and allow.
+	ClientID   string `json:"c,omitempty"`
+	ClientName string `json:"n,omitempty"`
+	Redirect   string `json:"r,omitempty"`
+	// Scopes are those to consent to.
+	Scopes []string `json:"s,omitempty"`
+	// Hint fills in the user name.
+	Hint string `json:"h,omitempty"`
+	// Session is the session that the consent page is for.
+	Session string `json:"f,omitempty"`
+	// LoggedIn is the session in which the user signed in for this very
+	// request; Consented the one in which the user allowed it.
+	LoggedIn  string `json:"l,omitempty"`
+	Consented string `json:"a,omitempty"`
+	// Denied: the user said no.
+	Denied bool `json:"d,omitempty"`
+	// Expires is in Unix seconds.
+	Expires int64 `json:"e"`
+}
+
+const (
+	// pageLife is how long a page may lie open before it is sent.
+	pageLife = 30 * time.Minute
+	// answerLife is how long the answer of a page is worth something: it is
+	// the time of one redirect.
+	answerLife = time.Minute
+)
+
+func newAEAD(key []byte) (cipher.AEAD, error) {
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		return nil, fmt.Errorf("interaction key: %w", err)
+	}
+	return cipher.NewGCMWithRandomNonce(block)
+}
+
+// Seal returns the handle of an interaction that only the browser with this
+// mark can use.
+func (m *Manager) Seal(browser string, i Interaction) (string, error) {
+	life := pageLife
+	if i.Consented != "" || i.Denied || i.LoggedIn != "" && i.Session == "" {
+		life = answerLife
+	}
+	i.Expires = m.now().Add(life).Unix()
+	plain, err := json.Marshal(i)
+	if err != nil {
+		return "", fmt.Errorf("seal interaction: %w", err)
+	}
+	bind := sha256.Sum256([]byte(browser))
+	return base64.RawURLEncoding.EncodeToString(m.aead.Seal(nil, nil, plain, bind[:])), nil
+}
+
+// Open returns the interaction of a handle; ErrInteraction.
+func (m *Manager) Open(browser, handle string) (Interaction, error) {
+	var i Interaction
+	sealed, err := base64.RawURLEncoding.Strict().DecodeString(handle)
+	if err != nil || browser == "" {
+		return i, ErrInteraction
+	}
+	bind := sha256.Sum256([]byte(browser))
+	plain, err := m.aead.Open(nil, nil, sealed, bind[:])
+	if err != nil || json.Unmarshal(plain, &i) != nil || m.now().Unix() > i.Expires {
+		return Interaction{}, ErrInteraction
+	}
+	return i, nil
+}

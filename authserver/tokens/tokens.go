@@ -1,0 +1,318 @@
+// Package tokens makes and reads what the authorization server hands out:
+// access tokens (RFC 9068), ID tokens, refresh tokens and codes.
+//
+// It owns their form and the rule when one may be minted. It does not own the
+// keys (keys), nor who gets a token (grants), nor the state behind one (store).
+//
+//	minted, err := issuer.Mint(tokens.Access{Subject: …, ClientID: …, Issued: now})
+//	claims, err := issuer.ParseAccess(token)
+package tokens
+
+import (
+	"context"
+	"crypto"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/sha512"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/gatehouse/gatehouse/authserver/oauth"
+	"github.com/gatehouse/gatehouse/authserver/store"
+)
+
+// Keys is the key ring as this package needs it.
+type Keys interface {
+	// Sign returns a JWT of claims, a JSON object as []byte, under the active
+	// key for use.
+	Sign(use, typ string, claims any) (token string, err error)
+	// PublicKey returns a key that may have signed; not ok for others.
+	PublicKey(kid string) (key crypto.PublicKey, alg, use string, ok bool)
+	// Derive returns the 32 secret bytes of a label and number.
+	Derive(label string, n int) []byte
+}
+
+const (
+	use    = "token" // of the signing key
+	typeID = "JWT"
+	// Leeway is how far clocks may be apart.
+	Leeway = 30 * time.Second
+)
+
+// ErrInvalid says that a token is not a live one of ours. It never tells why:
+// the answer to whoever presents one is the same.
+var ErrInvalid = errors.New("the token is not valid")
+
+// Issuer is safe for concurrent use.
+type Issuer struct {
+	keys   Keys
+	issuer string
+	ttl    time.Duration
+	now    func() time.Time
+	revs   store.Revocations
+	parser *jwt.Parser
+	hints  *jwt.Parser
+}
+
+// Config is what an Issuer needs.
+type Config struct {
+	Keys   Keys
+	Issuer string
+	TTL    time.Duration
+	Now    func() time.Time
+	Store  store.Revocations
+}
+
+// New returns an issuer.
+func New(c Config) *Issuer {
+	algorithms := jwt.WithValidMethods([]string{"ES256", "EdDSA", "RS256"})
+	return &Issuer{
+		keys: c.Keys, issuer: c.Issuer, ttl: c.TTL, now: c.Now, revs: c.Store,
+		parser: jwt.NewParser(algorithms, jwt.WithIssuer(c.Issuer), jwt.WithExpirationRequired(), jwt.WithIssuedAt(),
+			jwt.WithLeeway(Leeway), jwt.WithTimeFunc(c.Now)),
+		hints: jwt.NewParser(algorithms, jwt.WithoutClaimsValidation()),
+	}
+}
+
+// TTL is the life of an access token.
+func (i *Issuer) TTL() time.Duration { return i.ttl }
+
+// Outlived returns when every token minted up to now has expired everywhere,
+// leeway and all: how long a revocation has to be remembered.
+func (i *Issuer) Outlived(now time.Time) time.Time { return now.Add(i.ttl + 2*Leeway) }
+
+// Access is the content of an access token. No claim says anything else about
+// a person: names and addresses are userinfo's.
+type Access struct {
+	Subject, ClientID, Scope string
+	Session, Grant, ACR      string
+	Audience                 []string
+	// Issued must be taken before the store's verb that permits the token, so
+	// that a revocation which comes between the two catches it.
+	Issued   time.Time
+	AuthTime time.Time
+
+	// Set by Mint and ParseAccess.
+	ID      string
+	Expires time.Time
+}
+
+// Mint returns a signed access token.
+func (i *Issuer) Mint(a *Access) (string, error) {
+	var id [16]byte
+	rand.Read(id[:]) // never fails
+	a.ID = base64.RawURLEncoding.EncodeToString(id[:])
+	a.Expires = a.Issued.Truncate(time.Second).Add(i.ttl)
+	b := make([]byte, 0, 512)
+	b = appendString(append(b, `{"iss":`...), i.issuer)
+	b = appendString(append(b, `,"sub":`...), a.Subject)
+	b = appendAudience(append(b, `,"aud":`...), a.Audience)
+	b = strconv.AppendInt(append(b, `,"iat":`...), a.Issued.Unix(), 10)
+	b = strconv.AppendInt(append(b, `,"exp":`...), a.Expires.Unix(), 10)
+	b = appendString(append(b, `,"jti":`...), a.ID)
+	b = appendString(append(b, `,"client_id":`...), a.ClientID)
+	b = appendOptional(b, `,"scope":`, a.Scope)
+	b = appendOptional(b, `,"sid":`, a.Session)
+	b = appendOptional(b, `,"grant":`, a.Grant)
+	b = appendOptional(b, `,"acr":`, a.ACR)
+	if !a.AuthTime.IsZero() {
+		b = strconv.AppendInt(append(b, `,"auth_time":`...), a.AuthTime.Unix(), 10)
+	}
+	token, err := i.keys.Sign(use, oauth.TypeAccessToken, append(b, '}'))
+	if err != nil {
+		return "", fmt.Errorf("sign access token: %w", err)
+	}
+	return token, nil
+}
+
+// ID is the content of an ID token (OpenID Connect Core, 2).
+type ID struct {
+	Subject, ClientID   string
+	Nonce, ACR, Session string
+	Issued, AuthTime    time.Time
+	// AccessToken is what at_hash is of.
+	AccessToken string
+}
+
+// MintID returns a signed ID token.
+func (i *Issuer) MintID(t ID) (string, error) {
+	b := make([]byte, 0, 512)
+	b = appendString(append(b, `{"iss":`...), i.issuer)
+	b = appendString(append(b, `,"sub":`...), t.Subject)
+	b = appendString(append(b, `,"aud":`...), t.ClientID)
+	b = strconv.AppendInt(append(b, `,"iat":`...), t.Issued.Unix(), 10)
+	b = strconv.AppendInt(append(b, `,"exp":`...), t.Issued.Add(i.ttl).Unix(), 10)
+	b = strconv.AppendInt(append(b, `,"auth_time":`...), t.AuthTime.Unix(), 10)
+	b = appendOptional(b, `,"nonce":`, t.Nonce)
+	b = appendOptional(b, `,"acr":`, t.ACR)
+	b = appendOptional(b, `,"sid":`, t.Session)
+	b = appendString(append(b, `,"at_hash":`...), halfHash(t.AccessToken))
+	token, err := i.keys.Sign(use, typeID, append(b, '}'))
+	if err != nil {
+		return "", fmt.Errorf("sign ID token: %w", err)
+	}
+	return token, nil
+}
+
+// halfHash is at_hash: the left half of the hash that the ID token's signature
+// uses, whose key has just signed the access token.
+func halfHash(token string) string {
+	var header struct {
+		Algorithm string `json:"alg"`
+	}
+	first, _, _ := strings.Cut(token, ".")
+	if raw, err := base64.RawURLEncoding.DecodeString(first); err == nil {
+		_ = json.Unmarshal(raw, &header) // our own header
+	}
+	if header.Algorithm == "EdDSA" { // Ed25519 hashes with SHA-512
+		sum := sha512.Sum512([]byte(token))
+		return base64.RawURLEncoding.EncodeToString(sum[:32])
+	}
+	sum := sha256.Sum256([]byte(token))
+	return base64.RawURLEncoding.EncodeToString(sum[:16])
+}
+
+type accessClaims struct {
+	jwt.RegisteredClaims
+	ClientID string           `json:"client_id"`
+	Scope    string           `json:"scope"`
+	Session  string           `json:"sid"`
+	Grant    string           `json:"grant"`
+	ACR      string           `json:"acr"`
+	AuthTime *jwt.NumericDate `json:"auth_time"`
+}
+
+// ParseAccess verifies an access token of ours; ErrInvalid. It does not ask
+// whether the token was revoked: see Live.
+func (i *Issuer) ParseAccess(token string) (Access, error) {
+	var c accessClaims
+	if len(token) > 8<<10 {
+		return Access{}, ErrInvalid
+	}
+	if _, err := i.parser.ParseWithClaims(token, &c, i.key(oauth.TypeAccessToken)); err != nil {
+		return Access{}, ErrInvalid
+	}
+	a := Access{
+		Subject: c.Subject, ClientID: c.ClientID, Scope: c.Scope, Session: c.Session, Grant: c.Grant, ACR: c.ACR,
+		Audience: c.Audience, ID: c.RegisteredClaims.ID, Expires: c.ExpiresAt.Time,
+	}
+	if c.IssuedAt == nil || a.ID == "" || a.ClientID == "" {
+		return Access{}, ErrInvalid
+	}
+	a.Issued = c.IssuedAt.Time
+	if c.AuthTime != nil {
+		a.AuthTime = c.AuthTime.Time
+	}
+	return a, nil
+}
+
+// Hint is what an id_token_hint says. It may have expired.
+type Hint struct {
+	Subject, ClientID, Session string
+}
+
+// ParseHint verifies that an ID token was signed by us; ErrInvalid.
+func (i *Issuer) ParseHint(token string) (Hint, error) {
+	var c struct {
+		jwt.RegisteredClaims
+		Session string `json:"sid"`
+	}
+	if len(token) > 8<<10 {
+		return Hint{}, ErrInvalid
+	}
+	if _, err := i.hints.ParseWithClaims(token, &c, i.key(typeID)); err != nil {
+		return Hint{}, ErrInvalid
+	}
+	if c.Issuer != i.issuer || len(c.Audience) != 1 {
+		return Hint{}, ErrInvalid
+	}
+	return Hint{Subject: c.Subject, ClientID: c.Audience[0], Session: c.Session}, nil
+}
+
+// key finds the key of a token that says it is of type typ.
+func (i *Issuer) key(typ string) jwt.Keyfunc {
+	return func(t *jwt.Token) (any, error) {
+		kid, _ := t.Header["kid"].(string)
+		key, alg, keyUse, ok := i.keys.PublicKey(kid)
+		if !ok || keyUse != use || alg != t.Header["alg"] || t.Header["typ"] != typ {
+			return nil, ErrInvalid
+		}
+		return key, nil
+	}
+}
+
+// Live reports whether nothing that the token depends on was revoked.
+func (i *Issuer) Live(ctx context.Context, a Access) (bool, error) {
+	pairs := []oauth.Revocation{
+		{Level: oauth.LevelIssuer, ID: i.issuer},
+		{Level: oauth.LevelClient, ID: a.ClientID},
+		{Level: oauth.LevelSubject, ID: a.Subject},
+		{Level: oauth.LevelToken, ID: a.ID},
+	}
+	if a.Session != "" {
+		pairs = append(pairs, oauth.Revocation{Level: oauth.LevelSession, ID: a.Session})
+	}
+	if a.Grant != "" {
+		pairs = append(pairs, oauth.Revocation{Level: oauth.LevelGrant, ID: a.Grant})
+	}
+	revoked, err := i.revs.Revoked(ctx, pairs, a.Issued)
+	if err != nil {
+		return false, oauth.Unavailable(fmt.Errorf("look for revocations: %w", err))
+	}
+	return !revoked, nil
+}
+
+// appendString appends s as JSON.
+func appendString(b []byte, s string) []byte {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
+			quoted, err := json.Marshal(s)
+			if err != nil {
+				panic("tokens: a string does not encode: " + err.Error())
+			}
+			return append(b, quoted...)
+		}
+	}
+	b = append(b, '"')
+	b = append(b, s...)
+	return append(b, '"')
+}
+
+func appendOptional(b []byte, name, s string) []byte {
+	if s == "" {
+		return b
+	}
+	return appendString(append(b, name...), s)
+}
+
+// appendAudience writes one audience as a string, which every library reads.
+func appendAudience(b []byte, audience []string) []byte {
+	if len(audience) == 1 {
+		return appendString(b, audience[0])
+	}
+	b = append(b, '[')
+	for i, a := range audience {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = appendString(b, a)
+	}
+	return append(b, ']')
+}
+
+// HasScope reports whether a space-separated list holds scope.
+func HasScope(list, scope string) bool {
+	for s := range strings.SplitSeq(list, " ") {
+		if s == scope {
+			return true
+		}
+	}
+	return false
+}
