@@ -16,11 +16,15 @@ type load struct {
 	port        int
 	connections int
 	requests    *supply
-	// warm and measure bound a run by time; total > 0 bounds it by requests.
+	// warm and measure bound a run by time, but for at least one answer a
+	// connection; total > 0 bounds it by requests.
 	warm, measure time.Duration
 	total         int
 	// mark is called when the measured part begins and when it ends.
 	mark func() error
+	// patience is how long the run waits for any answer before it gives up;
+	// 0 is 20 s, enough for a machine that is busy with other things.
+	patience time.Duration
 }
 
 // tally is what a run saw in its measured part.
@@ -33,10 +37,6 @@ type tally struct {
 	atOrigin int // requests that the origin answered in the whole run
 	answered int // good answers in the whole run
 }
-
-// patience is how long a run waits for outstanding answers at its end, and for
-// any answer before.
-const patience = 3 * time.Second
 
 // client is the sending side of one connection.
 type client struct {
@@ -64,6 +64,9 @@ func (w *wire) drive(ctx context.Context, l load) (tally, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	d := &driver{wire: w, load: l}
+	if d.patience == 0 {
+		d.patience = 20 * time.Second
+	}
 	defer d.hangUp()
 	served := w.served
 	start := time.Now()
@@ -121,13 +124,13 @@ func (d *driver) handle(events []unix.EpollEvent) error {
 // advance moves the run from warming to measuring to waiting for the last
 // answers, and reports its end.
 func (d *driver) advance(start, now time.Time) (done bool, err error) {
-	silent := now.Sub(d.last) > patience
+	silent := now.Sub(d.last) > d.patience
 	switch {
 	case d.stopping && d.waiting > 0 && !silent:
 		return false, nil
 	case d.stopping:
 		if d.waiting > 0 {
-			d.fail(fmt.Errorf("%d requests got no answer in %v", d.waiting, patience))
+			d.fail(fmt.Errorf("%d requests got no answer in %v", d.waiting, d.patience))
 		}
 		return true, d.measureTo(now)
 	case d.open == 0 || silent:
@@ -138,7 +141,7 @@ func (d *driver) advance(start, now time.Time) (done bool, err error) {
 		}
 	case d.total > 0:
 		d.stopping = d.sent >= d.total
-	case now.Sub(d.begin) >= d.measure:
+	case now.Sub(d.begin) >= d.measure && d.tally.requests >= d.connections:
 		d.stopping = true
 		return false, d.measureTo(now)
 	}

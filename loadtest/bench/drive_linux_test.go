@@ -103,7 +103,7 @@ func TestDriveGivesUpOnSilence(t *testing.T) {
 	}
 	defer l.Close()
 	got, err := testWire(t).drive(t.Context(), load{
-		port: l.Addr().(*net.TCPAddr).Port, connections: 2, warm: time.Millisecond, measure: time.Minute,
+		port: l.Addr().(*net.TCPAddr).Port, connections: 2, warm: time.Millisecond, measure: time.Minute, patience: 100 * time.Millisecond,
 		requests: endless(), mark: func() error { return nil },
 	})
 	if err != nil || got.errors != 1 || !strings.Contains(got.sample.Error(), "no answer") {

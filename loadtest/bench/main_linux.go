@@ -37,7 +37,11 @@ func main() {
 	if err != nil {
 		os.Exit(2) // flag has said why
 	}
-	if err := bench(ctx, o, os.Stdout, os.Stderr); err != nil {
+	err = bench(ctx, o, os.Stdout, os.Stderr)
+	if errors.Is(err, context.Canceled) {
+		err = errors.New("interrupted")
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}

@@ -49,7 +49,7 @@ func (r *rig) round(ctx context.Context, o options, s subject) (measure, error) 
 	}
 	m.errors, m.sample = t.errors, t.sample
 	if t.requests == 0 {
-		return m, fmt.Errorf("measuring %s: no answer: %w", s.title, t.sample)
+		return m, fmt.Errorf("measuring %s: no good answer, %d errors, the first: %w", s.title, t.errors, t.sample)
 	}
 	m.cost = float64(proxy[1]-proxy[0]) / float64(t.requests)
 	m.rate = float64(t.requests) / t.elapsed.Seconds()
