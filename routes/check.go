@@ -26,6 +26,13 @@ var unsupported = map[reflect.Type][]string{
 	reflect.TypeFor[Route]():      {"revocation"},
 }
 
+// unsupportedMappings are keys with a documented short form, which exists, and
+// a mapping, which does not yet.
+var unsupportedMappings = map[reflect.Type]string{
+	reflect.TypeFor[File]():      "redis",
+	reflect.TypeFor[RateLimit](): "cost",
+}
+
 // checker holds the rules of the file that are about more than one value's
 // form. It changes the file only to fill in defaults and to resolve names.
 type checker struct {

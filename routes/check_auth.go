@@ -83,13 +83,19 @@ func (c *checker) issuerURL(pos Pos, issuer string) {
 	switch {
 	case !ok || u.RawQuery != "" || u.ForceQuery:
 		c.report(pos, "issuer: %q is not a URL such as https://api.example.com", issuer)
-	case u.Scheme == "http" && !loopbackHost(u.Hostname()):
-		c.report(pos, "issuer: http is allowed on loopback only; write https")
+	case u.Scheme == "http" && !loopbackHost(u.Hostname()) && !c.insecure():
+		c.report(pos, "issuer: http is allowed on loopback only; write https (or insecure: true on a listener, for a laboratory)")
 	case strings.HasSuffix(issuer, "/"):
 		c.suggest(pos, strings.TrimRight(issuer, "/"), "issuer: a / at the end makes it another issuer for most clients")
 	case u.Host != strings.ToLower(u.Host):
 		c.report(pos, "issuer: write the host in lower case")
 	}
+}
+
+// insecure reports whether the operator asked for plain traffic outside of
+// loopback.
+func (c *checker) insecure() bool {
+	return slices.ContainsFunc(c.file.Listeners, func(l Listener) bool { return l.Insecure })
 }
 
 func (c *checker) keyEncryptionKeys(a *AuthServer) {

@@ -253,6 +253,8 @@ func (c *checker) rateLimits(r *Route) {
 			c.suggest(l.Pos, nearest(l.ref, names), "unknown limit %q; declared: %s", l.ref, declared(names))
 		case r.Public && !keyWithoutToken(shared.By):
 			c.report(l.Pos, "the limit %q counts by %s, which needs a token, and the route %q is public", l.ref, shared.By, r.Name)
+		case slices.Contains(r.RateLimits[:i], shared):
+			c.report(l.Pos, "the limit %q stands there twice", l.ref)
 		default:
 			r.RateLimits[i] = shared
 		}

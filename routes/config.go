@@ -102,7 +102,6 @@ type Consul struct {
 
 // Server bounds what clients may use of the gateway.
 type Server struct {
-	Pos              Pos           `yaml:"-"`
 	MaxConnections   int           `yaml:"max_connections"`    // default 65536
 	MaxHeaderBytes   Size          `yaml:"max_header_bytes"`   // default 16KiB
 	MaxHeaders       int           `yaml:"max_headers"`        // default 100
@@ -142,7 +141,6 @@ type AuthServer struct {
 
 // RefreshToken bounds the life of refresh tokens.
 type RefreshToken struct {
-	Pos   Pos            `yaml:"-"`
 	TTL   time.Duration  `yaml:"ttl"`   // default 720h
 	Idle  time.Duration  `yaml:"idle"`  // default 168h
 	Grace *time.Duration `yaml:"grace"` // default 10s, 0…60s
@@ -218,14 +216,12 @@ type Timeouts struct {
 
 // Retries of replay-safe requests.
 type Retries struct {
-	Pos      Pos     `yaml:"-"`
 	Attempts int     `yaml:"attempts"` // tries in all, default 2; 1: none
 	Budget   Percent `yaml:"budget"`   // of the service's requests, default 20%
 }
 
 // Breaker of a service.
 type Breaker struct {
-	Pos         Pos           `yaml:"-"`
 	Failures    Percent       `yaml:"failures"`     // default 50%
 	MinRequests int           `yaml:"min_requests"` // default 50
 	Window      time.Duration `yaml:"window"`       // default 10s

@@ -148,7 +148,7 @@ func (d *decoder) shortForm(n *node, v reflect.Value, key string) (known, ok boo
 		if n.value != "off" {
 			return true, d.report(n.pos, "breaker: wants a mapping or the word off")
 		}
-		v.Set(reflect.ValueOf(Breaker{Pos: n.pos, off: true}))
+		v.Set(reflect.ValueOf(Breaker{off: true}))
 		return true, true
 	case typeSecrets:
 		secrets := make(Secrets, 1)
@@ -191,7 +191,13 @@ func (d *decoder) object(n *node, v reflect.Value, key string) bool {
 		return d.report(n.pos, "%swants a mapping with some of the keys %s", colon(key), strings.Join(slices.Sorted(maps.Keys(fields)), ", "))
 	}
 	for _, e := range n.entries {
-		if i, ok := fields[e.key]; ok {
+		i, ok := fields[e.key]
+		if ok && e.value.kind == mapping && unsupportedMappings[t] == e.key {
+			d.report(e.value.pos, "%s: a mapping is not supported by this version", e.key)
+			d.places[v.Field(i).Addr().Interface()] = place{e.value.pos, true}
+			continue
+		}
+		if ok {
 			d.value(e.value, v.Field(i), e.key)
 			continue
 		}

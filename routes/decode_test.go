@@ -260,6 +260,20 @@ func TestNearestName(t *testing.T) {
 	f("a", "", "b")
 }
 
+func BenchmarkLoad10000Routes(b *testing.B) {
+	var text strings.Builder
+	text.WriteString(base + "limits: {standard: {limit: 1, per: 1s, by: ip}}\nroutes:\n")
+	for i := range 10000 {
+		fmt.Fprintf(&text, "  - {hosts: [h%d.test], path: \"/s%d/{id}/**\", methods: [GET, HEAD], service: a, public: true, rate_limit: standard}\n", i%50, i)
+	}
+	path := filepath.Join(write(b, map[string]string{"main.yaml": text.String()}), "main.yaml")
+	for b.Loop() {
+		if _, err := Load(path, testOptions); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 func FuzzLoad(f *testing.F) {
 	for _, pattern := range []string{"testdata/good/*.yaml", "testdata/bad/*.yaml"} {
 		paths, _ := filepath.Glob(pattern)

@@ -175,12 +175,12 @@ func (c *checker) serviceDefaults(s *Service) {
 	orDefault(c, &s.Timeouts.Idle, time.Minute)
 	orDefault(c, &s.MaxConnections, 1024)
 	if s.Retries == nil {
-		s.Retries = &Retries{Pos: s.Pos}
+		s.Retries = &Retries{}
 	}
 	orDefault(c, &s.Retries.Attempts, 2)
 	orDefault(c, &s.Retries.Budget, 0.2)
 	if s.Breaker == nil {
-		s.Breaker = &Breaker{Pos: s.Pos}
+		s.Breaker = &Breaker{}
 	}
 	if s.Breaker.off {
 		s.Breaker = nil

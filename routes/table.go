@@ -25,7 +25,6 @@ type Table struct {
 	any       *branch
 	methods   map[string]uint64 // a bit for every method that some route names
 	names     []string          // of the bits
-	slashes   bool
 	rules     int
 	// allow remembers the Allow values of the unions asked for so far. It is
 	// replaced, never changed, and bounded by the unions the routes can make.
@@ -79,14 +78,10 @@ func NewTable(routes []*Route) (*Table, error) {
 	return t, problems.err()
 }
 
-// AllowEncodedSlash reports whether some route admits %2F in its path, so that
-// CanonicalPath has to be asked for it. The caller then refuses a path with
-// EncodedSlash whose route does not admit it.
-func (t *Table) AllowEncodedSlash() bool { return t.slashes }
-
 // Match finds the route of a request. host and path are canonical
 // (CanonicalHost, CanonicalPath); an empty host matches only routes for any
-// host. It keeps nothing of its arguments and does not allocate, except once
+// host. A path with EncodedSlash matches like any other: the caller refuses it
+// unless the route has AllowEncodedSlash. It keeps nothing of its arguments and does not allocate, except once
 // for each new value of Allow.
 func (t *Table) Match(host, method, path []byte) Match {
 	if len(path) == 0 || path[0] != '/' {
@@ -203,7 +198,6 @@ func (t *Table) add(r *Route) (problems Problems) {
 	if EncodedSlash([]byte(r.Path)) && !r.AllowEncodedSlash {
 		report(fmt.Errorf("path %q holds %%2F, so it needs allow_encoded_slash: true", r.Path))
 	}
-	t.slashes = t.slashes || r.AllowEncodedSlash
 	methods, err := t.methodBits(r.Methods)
 	if err != nil {
 		report(err)

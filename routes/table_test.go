@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -348,6 +349,31 @@ func TestMatchDoesNotAllocate(t *testing.T) {
 			}
 		}
 	}
+}
+
+func TestMatchIsSafeForConcurrentUse(t *testing.T) {
+	table := manyRoutes(t, 100)
+	refusing, err := tableOf(t, "GET - /a/**", "PUT - /a/b", "POST,PATCH - /a/{x}")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 100 {
+				if table.Match([]byte("api.example.com"), []byte("GET"), []byte("/service7/1/items")).Route == nil {
+					t.Error("no route")
+				}
+				if m := refusing.Match(nil, []byte("BREW"), []byte("/a/b")); m.Allow != "GET, PATCH, POST, PUT" {
+					t.Errorf("got %+v", m)
+				}
+				if m := refusing.Match(nil, []byte("BREW"), []byte("/a/c")); m.Allow != "GET, PATCH, POST" {
+					t.Errorf("got %+v", m)
+				}
+			}
+		})
+	}
+	wg.Wait()
 }
 
 func BenchmarkMatch(b *testing.B) {
