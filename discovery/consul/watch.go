@@ -21,6 +21,7 @@ const (
 	backoffMax     = 10 * time.Second
 	loopBurst      = 5
 	loopEvery      = time.Second
+	loopSpacing    = 100 * time.Millisecond // changes that come together are read together
 	startJitter    = 5 * time.Millisecond // for each watcher that already runs
 	startJitterMax = 2 * time.Second
 )
@@ -58,12 +59,15 @@ func (s *Source) Watch(ctx context.Context, q discovery.Query, found func([]disc
 		return err
 	}
 	limit := newBucket(loopBurst, loopEvery, s.now())
+	next := s.now()
 	for {
 		// Watching a service that has no instances, Consul answers at each
 		// change of any other.
-		if err := sleep(ctx, limit.take(s.now())); err != nil {
+		now := s.now()
+		if err := sleep(ctx, max(limit.take(now), next.Sub(now))); err != nil {
 			return err
 		}
+		next = s.now().Add(loopSpacing)
 		err := w.step(ctx)
 		if ctx.Err() != nil {
 			return ctx.Err()
