@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/gatehouse/gatehouse/authserver/oauth"
@@ -161,6 +162,28 @@ func TestDeniedReadsBesideWrites(t *testing.T) {
 	}
 	stop()
 	wg.Wait()
+}
+
+func TestDeniedSweepsWhileItRuns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := NewDenied(ownIssuer)
+		d.Apply([]oauth.Revocation{
+			{Seq: 1, Level: oauth.LevelToken, ID: "a", Expires: time.Now().Add(time.Minute)},
+			{Seq: 2, Level: oauth.LevelToken, ID: "b", Expires: time.Now().Add(time.Hour)},
+		})
+		ctx, stop := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- d.Run(ctx, time.Now) }()
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		if d.Len() != 1 {
+			t.Errorf("%d entries after ten minutes, want 1", d.Len())
+		}
+		stop()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 func filled(n int) *Denied {

@@ -99,20 +99,26 @@ func (i *Identity) line(p *plugins.Principal, service string, now time.Time) ([]
 	s := maphash.Comparable(i.seed, p) ^ maphash.String(i.seed, service)
 	set := &i.sets[s%identitySets]
 	at := -1
+	var usable []byte // good for a quarter of its life at least
 	for w := range set {
 		e := set[w].Load()
 		if e == nil || e.principal != p || e.service != service {
 			continue
 		}
-		age := now.Sub(e.signed)
-		if age < identityLife/2 || age < identityLife*3/4 && !e.renewing.CompareAndSwap(false, true) {
-			return e.line, nil
-		}
 		at = w
+		if age := now.Sub(e.signed); age < identityLife*3/4 {
+			usable = e.line
+			if age < identityLife/2 || !e.renewing.CompareAndSwap(false, true) {
+				return usable, nil
+			}
+		}
 		break
 	}
 	token, err := i.sign(p, service, now)
 	if err != nil {
+		if usable != nil {
+			return usable, nil
+		}
 		return nil, &plugins.Error{
 			Status: http.StatusServiceUnavailable, Code: plugins.KeysUnavailable,
 			Header: [][2]string{{"Retry-After", "5"}},

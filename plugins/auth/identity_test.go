@@ -107,6 +107,11 @@ func TestIdentityRenewedByOneRequestWhileOthersGoOn(t *testing.T) {
 	if s.n != 2 {
 		t.Errorf("signed %d times, want 2", s.n)
 	}
+	s.fail = errors.New("no key")
+	if _, err := i.line(p, "orders", t0.Add(62*time.Second)); err != nil {
+		t.Errorf("the signer failed while the old identity was good: %v", err)
+	}
+	s.n, s.fail = 2, nil
 	if b, err := i.line(p, "orders", t0.Add(5*time.Minute)); err != nil || len(b) == 0 || s.n != 3 {
 		t.Errorf("an old identity was used: %d, %v", s.n, err)
 	}

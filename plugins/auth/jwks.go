@@ -32,7 +32,7 @@ func (s *keySet) equal(other *keySet) bool {
 
 // The algorithms that an issuer may be configured with: asymmetric ones only.
 // HS* and none cannot be had by any configuration (RFC 8725, 3.1 and 3.2).
-var known = []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
+var asymmetric = []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
 
 // parseKeys reads a JWK set (RFC 7517, 5) and keeps the public keys that can
 // verify signatures of the given algorithms; others are not for us and are
@@ -106,7 +106,7 @@ func algorithm(public any, stated string, allowed []string) (string, bool) {
 	case ed25519.PublicKey:
 		alg = jwt.SigningMethodEdDSA.Alg()
 	case *rsa.PublicKey:
-		if k.N.BitLen() < 2048 || k.E < 3 {
+		if bits := k.N.BitLen(); bits < 2048 || bits > 8192 || k.E < 3 {
 			return "", false
 		}
 		if stated == "" {

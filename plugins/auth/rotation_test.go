@@ -235,6 +235,10 @@ func TestSetIssuersRefusesWhatWouldBeUnsafe(t *testing.T) {
 	f("twice", "twice", at(), at())
 	f("no URL", "not an http or https URL", routes.Issuer{Issuer: "idp"})
 	f("jwks_uri", "not an http or https URL", routes.Issuer{Issuer: "https://idp.example", JWKSURI: "file:///etc/passwd"})
+	f("empty audience", "audience is empty", routes.Issuer{Issuer: "https://idp.example", Audiences: []string{""}})
+	if err := v.CheckIssuers([]routes.Issuer{at("RS256")}); err != nil || len(v.Status()) != 0 {
+		t.Errorf("check: %v, %d issuers", err, len(v.Status()))
+	}
 	f("identity type", "gives to services", routes.Issuer{Issuer: "https://idp.example", TokenTypes: []string{"gatehouse-identity+jwt"}})
 }
 
@@ -333,7 +337,7 @@ func TestFetchIsBounded(t *testing.T) {
 	server := httptest.NewServer(mux)
 	defer server.Close()
 	for _, path := range []string{"/huge", "/away", "/loop", "/404"} {
-		if _, _, err := fetchKeys(context.Background(), newClient(), server.URL+path, known); err == nil {
+		if _, _, err := fetchKeys(context.Background(), newClient(), server.URL+path, asymmetric); err == nil {
 			t.Errorf("%s: no error", path)
 		}
 	}

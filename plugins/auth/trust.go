@@ -91,9 +91,12 @@ func (v *Verifier) external(c routes.Issuer) (*trusted, error) {
 		c.Algorithms = []string{"RS256", "ES256"}
 	}
 	for _, a := range c.Algorithms {
-		if !slices.Contains(known, a) {
-			return nil, problem("algorithm %q is not one of %s", a, strings.Join(known, ", "))
+		if !slices.Contains(asymmetric, a) {
+			return nil, problem("algorithm %q is not one of %s", a, strings.Join(asymmetric, ", "))
 		}
+	}
+	if slices.Contains(c.Audiences, "") {
+		return nil, problem("an audience is empty")
 	}
 	types := c.TokenTypes
 	if len(types) == 0 {
@@ -123,22 +126,9 @@ func (v *Verifier) SetIssuers(issuers []routes.Issuer) error {
 	v.setting.Lock()
 	defer v.setting.Unlock()
 	old := *v.trust.Load()
-	next := make(map[string]*trusted, len(issuers)+1)
-	if v.config.Issuer != "" {
-		next[v.config.Issuer] = old[v.config.Issuer]
-	}
-	for _, c := range issuers {
-		if next[c.Issuer] != nil {
-			return routes.Problem{Pos: c.Pos, Message: fmt.Sprintf("issuer %q is there twice, or is the own one", c.Issuer)}
-		}
-		t, err := v.external(c)
-		if err != nil {
-			return err
-		}
-		if o := old[c.Issuer]; o != nil && sameTerms(o.config, t.config) {
-			t = o
-		}
-		next[c.Issuer] = t
+	next, err := v.among(old, issuers)
+	if err != nil {
+		return err
 	}
 	v.trust.Store(&next)
 	for name, o := range old {
@@ -155,12 +145,31 @@ func (v *Verifier) SetIssuers(issuers []routes.Issuer) error {
 
 // CheckIssuers returns what SetIssuers would refuse, and changes nothing.
 func (v *Verifier) CheckIssuers(issuers []routes.Issuer) error {
-	for _, c := range issuers {
-		if _, err := v.external(c); err != nil {
-			return err
-		}
+	_, err := v.among(*v.trust.Load(), issuers)
+	return err
+}
+
+// among makes the set of trusted issuers; what stays as it was in old is
+// taken from there.
+func (v *Verifier) among(old map[string]*trusted, issuers []routes.Issuer) (map[string]*trusted, error) {
+	next := make(map[string]*trusted, len(issuers)+1)
+	if v.config.Issuer != "" {
+		next[v.config.Issuer] = old[v.config.Issuer]
 	}
-	return nil
+	for _, c := range issuers {
+		if next[c.Issuer] != nil {
+			return nil, routes.Problem{Pos: c.Pos, Message: fmt.Sprintf("issuer %q is there twice, or is the own one", c.Issuer)}
+		}
+		t, err := v.external(c)
+		if err != nil {
+			return nil, err
+		}
+		if o := old[c.Issuer]; o != nil && sameTerms(o.config, t.config) {
+			t = o
+		}
+		next[c.Issuer] = t
+	}
+	return next, nil
 }
 
 func sameTerms(a, b routes.Issuer) bool {

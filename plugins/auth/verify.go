@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,8 +34,9 @@ type TokenVerifier interface {
 
 // VerifierConfig is what a Verifier needs for its life.
 type VerifierConfig struct {
-	// Issuer is the own authorization server, Audience what its tokens for
-	// this gateway name, Keys its keys. Issuer may be empty: there is none.
+	// Issuer is the own authorization server, Keys its keys, Audience what its
+	// tokens for this gateway name, by default the issuer. Issuer may be
+	// empty: there is none.
 	Issuer, Audience string
 	Keys             KeySource
 	// Now tells the time of background work; nil: time.Now.
@@ -69,6 +71,9 @@ var _ TokenVerifier = (*Verifier)(nil)
 func NewVerifier(config VerifierConfig) *Verifier {
 	if config.Now == nil {
 		config.Now = time.Now
+	}
+	if config.Audience == "" {
+		config.Audience = config.Issuer
 	}
 	if config.CacheEntries == 0 {
 		config.CacheEntries = 100_000
@@ -116,16 +121,14 @@ func ClaimsWanted(live []*routes.Route) []string {
 			}
 		}
 		for _, limit := range r.RateLimits {
-			if limit.By[:min(len(limit.By), len(byClaim))] == byClaim {
-				names = append(names, limit.By[len(byClaim):])
+			if name, ok := strings.CutPrefix(limit.By, "claim:"); ok {
+				names = append(names, name)
 			}
 		}
 	}
 	slices.Sort(names)
 	return slices.Compact(names)
 }
-
-const byClaim = "claim:"
 
 // The causes of refusals. They are for the log and hold nothing of the token.
 var (
