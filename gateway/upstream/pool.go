@@ -27,7 +27,7 @@ type shard struct {
 	idle    []*Conn
 	retired bool
 	n       atomic.Int32 // len(idle), to be read without the lock
-	_       [80]byte
+	_       [88]byte
 }
 
 func (p *pool) init(inst *Instance) {
