@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"flag"
@@ -213,8 +214,12 @@ func setting(ctx context.Context, o options, names []string) (string, error) {
 	if model == "" {
 		model = "unknown processor"
 	}
-	return fmt.Sprintf("%s · %s, %d cores · %s\n\n%s · %d rounds of %v, %d connections, %d clients, answers of %d bytes\n",
-		time.Now().UTC().Format("2006-01-02"), model, c.allowed.Count(), place,
+	congestion, err := os.ReadFile("/proc/sys/net/ipv4/tcp_congestion_control")
+	if err != nil {
+		return "", fmt.Errorf("reading TCP's congestion control: %w", err)
+	}
+	return fmt.Sprintf("%s · %s, %d cores, TCP %s · %s\n\n%s · %d rounds of %v, %d connections, %d clients, answers of %d bytes\n",
+		time.Now().UTC().Format("2006-01-02"), model, c.allowed.Count(), bytes.TrimSpace(congestion), place,
 		strings.Join(versions, " · "), o.rounds, o.duration, o.connections, o.clients, len(originContent)), nil
 }
 

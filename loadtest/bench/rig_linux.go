@@ -38,7 +38,11 @@ func newRig(ctx context.Context, o options, names []string) (r *rig, err error) 
 		return r, err
 	}
 	binary := o.binary
-	if binary == "" && slices.Contains(names, "gatehouse") {
+	if binary != "" { // servers run in a directory of their own
+		if binary, err = filepath.Abs(binary); err != nil {
+			return r, err
+		}
+	} else if slices.Contains(names, "gatehouse") {
 		binary = filepath.Join(r.place.Dir, "gatehouse")
 		if err := build(ctx, binary); err != nil {
 			return r, err
