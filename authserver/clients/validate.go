@@ -100,10 +100,11 @@ func ValidateRedirect(raw string) error {
 	case slices.ContainsFunc(strings.Split(u.EscapedPath(), "/"), dots):
 		return refuse("has a dot segment")
 	}
-	switch scheme, _, _ := strings.Cut(raw, ":"); {
+	switch scheme, _, found := strings.Cut(raw, ":"); {
+	case !found || scheme != u.Scheme: // it must be in lower case
 	case scheme == "https" || scheme == "http":
 		return validateWeb(u, refuse)
-	case strings.Contains(scheme, ".") && scheme == strings.ToLower(scheme):
+	case strings.Contains(scheme, "."):
 		return nil
 	}
 	return refuse("must be https, http on loopback, or have a private-use scheme with a dot, such as com.example.app:/cb")
