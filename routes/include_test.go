@@ -238,6 +238,20 @@ func TestDevelopmentSecretsLoadInDevelopmentOnly(t *testing.T) {
 	}
 }
 
+func TestAnHTTPIssuerOutsideLoopbackNeedsInsecure(t *testing.T) {
+	const authserver = `
+services: {a: {targets: ["http://127.0.0.1:9000"]}}
+store: sqlite:x.db
+authserver: {issuer: "http://gateway.internal:8080", key_encryption_key: "${KEK}"}
+`
+	if _, _, problems := loadDir(t, map[string]string{"main.yaml": "listeners: [{address: 127.0.0.1:8080}]" + authserver}); !strings.Contains(problems, "http is allowed on loopback only") {
+		t.Errorf("got %s", problems)
+	}
+	if _, _, problems := loadDir(t, map[string]string{"main.yaml": "listeners: [{address: 0.0.0.0:8080, insecure: true}]" + authserver}); problems != "" {
+		t.Errorf("got %s", problems)
+	}
+}
+
 func TestLoadOfAMissingFile(t *testing.T) {
 	file, err := Load("testdata/none.yaml", Options{})
 	if want := "testdata/none.yaml: the configuration file testdata/none.yaml: no such file or directory"; err == nil || err.Error() != want {
