@@ -67,8 +67,12 @@ type Verifier struct {
 
 var _ TokenVerifier = (*Verifier)(nil)
 
-// NewVerifier makes a Verifier that trusts the own issuer only.
+// NewVerifier makes a Verifier that trusts the own issuer only. It panics on
+// an Issuer without Keys.
 func NewVerifier(config VerifierConfig) *Verifier {
+	if config.Issuer != "" && config.Keys == nil {
+		panic("auth: VerifierConfig has an Issuer and no Keys")
+	}
 	if config.Now == nil {
 		config.Now = time.Now
 	}
