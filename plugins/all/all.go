@@ -1,0 +1,59 @@
+// Package all is the list of the gateway's plugins in the order in which they
+// see a request. The order is security, so it stands here and nowhere else, and
+// operators cannot change it.
+//
+// It owns the order; every plugin owns its policy, and cmd/gatehouse makes them.
+//
+//	gateway.Config{Plugins: all.All(all.Deps{Auth: auth, RateLimit: limits, …})}
+package all
+
+import (
+	"github.com/gatehouse/gatehouse/plugins"
+	"github.com/gatehouse/gatehouse/plugins/auth"
+	"github.com/gatehouse/gatehouse/plugins/bodylimit"
+	"github.com/gatehouse/gatehouse/plugins/breaker"
+	"github.com/gatehouse/gatehouse/plugins/ratelimit"
+	"github.com/gatehouse/gatehouse/plugins/retry"
+)
+
+// Deps are the plugins that need something of the process, so that it makes
+// them.
+type Deps struct {
+	Auth *auth.Plugin
+	// Identity may be nil where there is no key to sign identities with.
+	Identity  *auth.Identity
+	RateLimit *ratelimit.Plugin
+	Retry     *retry.Plugin
+	Breaker   *breaker.Plugin
+}
+
+// All returns the plugins in their order.
+func All(d Deps) []plugins.Plugin {
+	list := []plugins.Plugin{
+		// What can be refused by the head alone costs nothing else.
+		bodylimit.New(),
+		// Limits by address come before auth: they also slow down who guesses
+		// tokens, and whose floods would cost a verification each.
+		d.RateLimit.ByAddress(),
+		// Behind auth every request has a principal, or its route is public.
+		d.Auth,
+		// All other limits come behind auth. Those by client or claim need the
+		// principal; those by route would else be used up for everybody by
+		// requests that auth refuses.
+		d.RateLimit,
+	}
+	if d.Identity != nil {
+		// Only a request that will be forwarded is worth a signature.
+		list = append(list, d.Identity)
+	}
+	return append(list,
+		// Retry stands before the breaker: the circuit judges every attempt,
+		// and none is repeated against an open circuit.
+		d.Retry,
+		d.Breaker,
+	)
+}
+
+// Names are the keys that plugins add to a route in the configuration file.
+// Those of auth, rate_limit and of services are part of the file itself.
+func Names() []string { return []string{bodylimit.Name} }
