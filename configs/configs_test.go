@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/gatehouse/gatehouse/plugins/all"
 	"github.com/gatehouse/gatehouse/routes"
 )
 
@@ -74,7 +75,7 @@ func TestEverySampleLoads(t *testing.T) {
 	}
 	for _, path := range samples {
 		t.Run(filepath.Base(path), func(t *testing.T) {
-			file, err := routes.Load(path, routes.Options{Env: env})
+			file, err := routes.Load(path, routes.Options{Plugins: all.Names(), Env: env})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -91,7 +92,7 @@ func TestEverySampleLoads(t *testing.T) {
 func TestSampleOfProductionMatchesItsComments(t *testing.T) {
 	dir := copySamples(t)
 	env := func(name string) (string, bool) { v, ok := environment[name]; return v, ok }
-	file, err := routes.Load(filepath.Join(dir, "gatehouse.yaml"), routes.Options{Env: env})
+	file, err := routes.Load(filepath.Join(dir, "gatehouse.yaml"), routes.Options{Plugins: all.Names(), Env: env})
 	if err != nil {
 		t.Fatal(err)
 	}
