@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,13 +20,13 @@ type memoryLog struct {
 	entries []oauth.Revocation
 	head    uint64
 	err     error
-	reads   int
+	reads   atomic.Int64
 }
 
 func (l *memoryLog) RevokedSince(_ context.Context, after uint64, limit int) ([]oauth.Revocation, uint64, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.reads++
+	l.reads.Add(1)
 	var found []oauth.Revocation
 	for _, e := range l.entries {
 		if e.Seq > after && len(found) < limit {
@@ -148,6 +149,7 @@ func TestFollowerIsReadyAfterTheFirstCompleteView(t *testing.T) {
 			t.Error("ready without a view")
 		default:
 		}
+		synctest.Wait()
 		if told != 1 || !f.Status().LogContact.IsZero() {
 			t.Errorf("told %d times, contact %v", told, f.Status().LogContact)
 		}
@@ -176,9 +178,9 @@ func TestFollowerWithoutStreamPollsAndWakes(t *testing.T) {
 		if !e.has(1, 5) || time.Since(began) != 0 {
 			t.Error("not applied at once when woken")
 		}
-		reads := log.reads
+		reads := log.reads.Load()
 		time.Sleep(10*time.Second + time.Millisecond)
-		if n := log.reads - reads; n != 40 {
+		if n := log.reads.Load() - reads; n != 40 {
 			t.Errorf("%d reads in 10 s, want 40", n)
 		}
 	})
@@ -186,10 +188,10 @@ func TestFollowerWithoutStreamPollsAndWakes(t *testing.T) {
 
 func TestFollowerAppliesFromTheStreamAtOnce(t *testing.T) {
 	follow(t, true, func(t *testing.T, log *memoryLog, e *edge, f *Follower, stream scripted, _ *[]error) {
-		reads := log.reads
+		reads := log.reads.Load()
 		stream <- answer{seqs: []uint64{4, 5}}
 		synctest.Wait()
-		if !e.has(4, 5) || log.reads != reads {
+		if !e.has(4, 5) || log.reads.Load() != reads {
 			t.Error("not applied, or the log was asked")
 		}
 		if s := f.Status(); s.Applied != 5 || s.Gaps != 0 {
@@ -197,7 +199,7 @@ func TestFollowerAppliesFromTheStreamAtOnce(t *testing.T) {
 		}
 		log.append(2)
 		time.Sleep(10*time.Second + time.Millisecond)
-		if n := log.reads - reads; n != 10 {
+		if n := log.reads.Load() - reads; n != 10 {
 			t.Errorf("%d reads of the log in 10 s, want one a second", n)
 		}
 		if s := f.Status(); s.Rewinds != 0 || s.Applied != 5 {
@@ -253,9 +255,9 @@ func TestFollowerPollsFasterWhileTheStreamFails(t *testing.T) {
 		cancel()
 		synctest.Wait()
 		time.Sleep(5 * time.Second)
-		reads := log.reads
+		reads := log.reads.Load()
 		time.Sleep(10*time.Second + time.Millisecond)
-		if n := log.reads - reads; n < 9 || n > 11 {
+		if n := log.reads.Load() - reads; n < 9 || n > 11 {
 			t.Errorf("%d reads in 10 s after recovery, want 10", n)
 		}
 	})
