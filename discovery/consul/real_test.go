@@ -1,7 +1,9 @@
 package consul_test
 
 import (
+	"context"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -127,4 +129,49 @@ func TestRealConsulTokenRevoked(t *testing.T) {
 	root("PUT", "acl/token", `{"SecretID":"`+reader+`","Policies":[{"Name":"read"}]}`)
 	root("PUT", "agent/service/register", `{"Name":"orders","Address":"10.0.0.3","Port":80}`)
 	w.Want(30*time.Second, "with the token's rights again", "10.0.0.3:80")
+}
+
+func TestStartWithoutConsulUsesTheSnapshotAndThenFollows(t *testing.T) {
+	s := servers.StartConsul(t)
+	r := sourcetest.Registry{Address: s.Addr}
+	orders := discovery.Query{Service: "orders"}
+	path := filepath.Join(t.TempDir(), "discovery.json")
+	// life runs a cache, as a process would, while f runs.
+	life := func(f func(*discovery.Cache)) {
+		c := discovery.NewCache(source(t, consul.Config{Address: s.Addr}), discovery.WithSnapshot(path))
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan error, 1)
+		go func() { done <- c.Run(ctx) }()
+		release := c.Acquire(orders, func([]discovery.Endpoint) {})
+		f(c)
+		release()
+		cancel()
+		<-done
+	}
+	until := func(c *discovery.Cache, d time.Duration, addrs string, stale bool) {
+		t.Helper()
+		for deadline := time.Now().Add(d); ; time.Sleep(10 * time.Millisecond) {
+			st := c.Status()[0]
+			if sourcetest.Addrs(st.Endpoints) == addrs && st.Stale == stale {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("status %+v, want %s, stale %v within %v", st, addrs, stale, d)
+			}
+		}
+	}
+	r.Register(t, sourcetest.Instance{ID: "a", Name: "orders", Address: "10.0.0.1", Port: 80})
+	life(func(c *discovery.Cache) { until(c, 10*time.Second, "10.0.0.1:80", false) })
+	s.Stop()
+	life(func(c *discovery.Cache) {
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		defer cancel()
+		if err := c.Known(ctx, orders); err != nil {
+			t.Fatal(err)
+		}
+		until(c, 0, "10.0.0.1:80", true)
+		s.Restart()
+		r.Register(t, sourcetest.Instance{ID: "b", Name: "orders", Address: "10.0.0.2", Port: 80})
+		until(c, 12*time.Second, "10.0.0.2:80", false)
+	})
 }

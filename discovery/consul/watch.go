@@ -22,7 +22,7 @@ const (
 	loopBurst      = 5
 	loopEvery      = time.Second
 	loopSpacing    = 100 * time.Millisecond // changes that come together are read together
-	startJitter    = 5 * time.Millisecond // for each watcher that already runs
+	startJitter    = 5 * time.Millisecond   // for each watcher that already runs
 	startJitterMax = 2 * time.Second
 )
 

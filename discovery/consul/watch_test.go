@@ -283,6 +283,11 @@ func TestAnswersThatMustNotBeBelieved(t *testing.T) {
 			if len(r.asked) < 4 {
 				t.Fatalf("%d requests, want it to go on", len(r.asked))
 			}
+			for _, a := range r.asked[2:4] {
+				if strings.Contains(a.query, "index=") {
+					t.Fatalf("asked %s after a failure, want a read that does not block", a.query)
+				}
+			}
 			if n := r.source.Counters().Refused.Load() + r.source.Counters().Errors.Load(); n < 1 {
 				t.Fatal("not counted")
 			}

@@ -43,10 +43,17 @@ type BackendConfig struct {
 	Log io.Writer
 	// Ready, when not nil, is called once with the address that it serves on.
 	Ready func(netip.AddrPort)
+	// Crash, when closed, ends the backend at once with all its connections,
+	// and it stays registered: what a killed process leaves behind.
+	Crash <-chan struct{}
+	// Handler answers instead of the echo.
+	Handler http.Handler
 	// Report, when not nil, is told why the backend is not registered, once
 	// for each reason in a row. It must not block.
 	Report func(error)
 }
+
+var errCrashed = errors.New("demo backend: crashed as it was told to")
 
 const (
 	defaultDrain = 1500 * time.Millisecond
@@ -80,7 +87,10 @@ func RunBackend(ctx context.Context, c BackendConfig) error {
 	if err != nil {
 		return fmt.Errorf("demo backend %s: %w", c.Service, err)
 	}
-	server := &http.Server{Handler: newEcho(c, time.Now), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute}
+	if c.Handler == nil {
+		c.Handler = newEcho(c, time.Now)
+	}
+	server := &http.Server{Handler: c.Handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(l) }()
 	if c.Ready != nil {
@@ -90,6 +100,12 @@ func RunBackend(ctx context.Context, c BackendConfig) error {
 	enrolled := make(chan struct{})
 	go func() { defer close(enrolled); enrolment.keep(ctx) }()
 	select {
+	case <-c.Crash:
+		enrolment.stop()
+		server.Close()
+		<-enrolled
+		<-served
+		return errCrashed
 	case <-ctx.Done():
 	case err = <-served: // the listener failed: leave the registry at once
 		err = fmt.Errorf("demo backend %s: %w", c.Service, err)
