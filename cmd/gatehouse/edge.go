@@ -1,0 +1,181 @@
+package main
+
+import (
+	"context"
+	"crypto"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/gatehouse/gatehouse/discovery"
+	"github.com/gatehouse/gatehouse/discovery/consul"
+	"github.com/gatehouse/gatehouse/discovery/static"
+	"github.com/gatehouse/gatehouse/gateway"
+	"github.com/gatehouse/gatehouse/plugins"
+	"github.com/gatehouse/gatehouse/plugins/all"
+	"github.com/gatehouse/gatehouse/plugins/auth"
+	"github.com/gatehouse/gatehouse/plugins/breaker"
+	"github.com/gatehouse/gatehouse/plugins/ratelimit"
+	"github.com/gatehouse/gatehouse/plugins/retry"
+	"github.com/gatehouse/gatehouse/routes"
+)
+
+// edge is the enforcing side: the plugins with what they need, and discovery.
+type edge struct {
+	plugins      []plugins.Plugin
+	verifier     *auth.Verifier
+	limiter      *ratelimit.Plugin
+	redis        *ratelimit.Redis // nil: this process counts for itself
+	consul       *discovery.Cache // nil: no service is in Consul
+	static       *discovery.Cache
+	certificates []*certificates
+}
+
+// noKeys stands for keys that are not needed: nothing is verified with it.
+type noKeys struct{}
+
+func (noKeys) PublicKey(string) (crypto.PublicKey, string, string, bool) { return nil, "", "", false }
+func (noKeys) Refresh(context.Context, string)                           {}
+func (noKeys) Generation() uint64                                        { return 0 }
+
+// newEdge builds the edge of file; i is nil in a process that enforces only.
+func newEdge(file *routes.File, i *issuer, logger *slog.Logger, registry *prometheus.Registry) (*edge, error) {
+	e := &edge{static: discovery.NewCache(static.New(static.Config{
+		Report: func(q discovery.Query, err error) { logger.Warn("targets", "query", q.String(), "error", err) },
+	}))}
+	verify := auth.VerifierConfig{KeyError: func(issuer string, err error) {
+		logger.Warn("keys of an issuer cannot be had", "issuer", issuer, "error", err)
+	}}
+	check := auth.Config{Realm: "gatehouse"}
+	var signer auth.Signer
+	ownIssuer := ""
+	if i != nil {
+		verify.Issuer, verify.Audience, verify.Keys = i.url, i.audience, i.ring
+		check.Denied, check.ResourceMetadata = i.denied, metadataURL(i.url)
+		signer, ownIssuer = i.ring, i.url
+	}
+	e.verifier = auth.NewVerifier(verify)
+	check.Verifier = e.verifier
+	limits := ratelimit.Config{}
+	if url := file.Redis.Reveal(); url != "" {
+		var err error
+		if e.redis, err = ratelimit.NewRedis(url); err != nil {
+			return nil, fmt.Errorf("redis: %w", err)
+		}
+		limits.Store = e.redis
+	}
+	e.limiter = ratelimit.New(limits)
+	breakers := breaker.New()
+	e.plugins = all.All(all.Deps{
+		Auth: auth.New(check), Identity: auth.NewIdentity(signer, ownIssuer),
+		RateLimit: e.limiter, Breaker: breakers, Retry: retry.New(nil),
+	})
+	if file.Consul != nil {
+		source, err := consul.New(consul.Config{
+			Address: file.Consul.Address, Token: file.Consul.Token.Reveal(),
+			Report: func(q discovery.Query, err error) { logger.Warn("consul", "query", q.String(), "error", err) },
+		})
+		if err != nil {
+			return nil, fmt.Errorf("%s: consul: %w", file.Consul.Pos, err)
+		}
+		var options []discovery.Option
+		if file.Consul.Snapshot != "" {
+			options = append(options, discovery.WithSnapshot(file.Consul.Snapshot))
+		}
+		options = append(options, discovery.WithReport(func(err error) { logger.Warn("discovery snapshot", "error", err) }))
+		e.consul = discovery.NewCache(source, options...)
+		registerDiscovery(registry, e.consul, source.Counters())
+	}
+	registerLimiter(registry, e.limiter)
+	registerBreakers(registry, breakers)
+	registerVerifier(registry, e.verifier)
+	return e, nil
+}
+
+// discover implements gateway.Discover.
+func (e *edge) discover(s *routes.Service, found func([]discovery.Endpoint)) (func(), error) {
+	if s.Consul != nil {
+		if e.consul == nil {
+			return nil, errors.New("is in Consul, but there is no consul: section")
+		}
+		return e.consul.Acquire(discovery.Query{Service: s.Consul.Service, Tag: s.Consul.Tag}, found), nil
+	}
+	targets, err := static.Parse(s.Targets)
+	if err != nil {
+		return nil, err
+	}
+	return e.static.Acquire(targets.Query, found), nil
+}
+
+// check refuses what prepare could not do.
+func (e *edge) check(file *routes.File) error {
+	if err := e.verifier.CheckIssuers(file.Issuers); err != nil {
+		return err
+	}
+	if e.consul == nil && file.Consul != nil {
+		return errors.New("consul: needs a restart")
+	}
+	return nil
+}
+
+// prepare makes the parts ready for file's routes, before they go live.
+func (e *edge) prepare(file *routes.File) error {
+	e.verifier.WantClaims(auth.ClaimsWanted(file.Routes))
+	if err := e.verifier.SetIssuers(file.Issuers); err != nil {
+		return err
+	}
+	n := 0
+	for _, l := range file.Listeners {
+		if l.TLS != nil && !l.TLS.Terminated && n < len(e.certificates) {
+			if err := e.certificates[n].load(l.TLS); err != nil {
+				return err
+			}
+			n++
+		}
+	}
+	return nil
+}
+
+func (e *edge) run(start func(string, func(context.Context) error)) {
+	start("token verifier", e.verifier.Run)
+	start("rate limiter", e.limiter.Run)
+	start("targets", e.static.Run)
+	if e.consul != nil {
+		start("consul", e.consul.Run)
+	}
+}
+
+func (e *edge) close() {
+	if e.redis != nil {
+		_ = e.redis.Close()
+	}
+}
+
+// checkFile is what `check` does beyond reading: it builds everything that
+// `run` would, dials nothing, and runs the file's tests.
+func checkFile(file *routes.File) error {
+	verifier, err := offlineVerifier(file)
+	if err != nil {
+		return err
+	}
+	var signer auth.Signer
+	if file.AuthServer != nil {
+		signer = noSigner{}
+	}
+	gw := gateway.New(gateway.Config{
+		Plugins: all.All(all.Deps{
+			Auth: auth.New(auth.Config{Verifier: verifier}), Identity: auth.NewIdentity(signer, ""),
+			RateLimit: ratelimit.New(ratelimit.Config{}), Breaker: breaker.New(), Retry: retry.New(nil),
+		}),
+		Logger: slog.New(slog.DiscardHandler), Now: time.Now,
+	})
+	return errors.Join(gw.Check(file), runTests(file))
+}
+
+// noSigner stands for the keys of a server that is not running.
+type noSigner struct{}
+
+func (noSigner) Sign(string, string, any) (string, error) { return "", errors.New("offline") }

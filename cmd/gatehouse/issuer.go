@@ -1,0 +1,286 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"slices"
+	"sort"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/gatehouse/gatehouse/authserver"
+	asadmin "github.com/gatehouse/gatehouse/authserver/admin"
+	"github.com/gatehouse/gatehouse/authserver/keys"
+	"github.com/gatehouse/gatehouse/authserver/revfeed"
+	"github.com/gatehouse/gatehouse/authserver/store/sqlstore"
+	"github.com/gatehouse/gatehouse/authserver/users"
+	"github.com/gatehouse/gatehouse/plugins/auth"
+	"github.com/gatehouse/gatehouse/routes"
+)
+
+// issuer is the built-in authorization server with its store, keys and the
+// feed of revocations.
+type issuer struct {
+	url      string
+	audience string
+	host     string // canonical, without port
+	port     string
+	patterns []string
+	dev      bool
+
+	store    *sqlstore.Store
+	ring     *keys.Ring
+	server   *authserver.Server
+	denied   *auth.Denied
+	redis    *revfeed.Redis // nil: there is none
+	follower *revfeed.Follower
+	relay    *revfeed.Relay // nil without Redis
+	resource atomic.Pointer[[]byte]
+}
+
+// resourceMetadata is the path of the document of RFC 9728.
+const resourceMetadata = "/.well-known/oauth-protected-resource"
+
+func openIssuer(ctx context.Context, file *routes.File, dev bool, logger *slog.Logger, registry *prometheus.Registry) (i *issuer, err error) {
+	a := file.AuthServer
+	u, err := url.Parse(a.Issuer)
+	if err != nil {
+		return nil, err
+	}
+	i = &issuer{url: a.Issuer, audience: a.Audience, host: strings.ToLower(u.Hostname()), port: u.Port(), dev: dev}
+	if i.audience == "" {
+		i.audience = a.Issuer
+	}
+	if i.patterns, err = authserver.Patterns(a.Issuer); err != nil {
+		return nil, err
+	}
+	i.patterns = append(i.patterns, resourceMetadata)
+	opening, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	if i.store, err = sqlstore.Open(opening, file.Store.Reveal(), sqlstore.Options{}); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			_ = i.store.Close()
+		}
+	}()
+	ringConfig := keys.Config{
+		Algorithm: a.Algorithm, Rotation: a.KeyRotation, TokenLife: a.AccessTokenTTL,
+		OnError: func(err error) { logger.Error("signing keys", "error", err) },
+	}
+	for _, text := range a.KeyEncryptionKey {
+		kek, err := keys.ParseKek(text.Reveal())
+		if err != nil {
+			return nil, fmt.Errorf("%s: key_encryption_key: %w", a.Pos, err)
+		}
+		ringConfig.Keks = append(ringConfig.Keks, kek)
+	}
+	if i.ring, err = keys.Open(opening, i.store, ringConfig); err != nil {
+		return nil, err
+	}
+	counters := newTokenMetrics(registry)
+	grace := 10 * time.Second
+	if a.RefreshToken.Grace != nil {
+		grace = *a.RefreshToken.Grace
+	}
+	i.server, err = authserver.New(opening, authserver.Config{
+		Issuer: a.Issuer, Insecure: insecure(file), Audience: a.Audience, AccessTokenTTL: a.AccessTokenTTL, CodeTTL: a.CodeTTL, SessionTTL: a.SessionTTL,
+		RefreshTTL: a.RefreshToken.TTL, RefreshIdle: a.RefreshToken.Idle, RefreshGrace: grace,
+		Declared: declared(file), Store: i.store, Keys: i.ring,
+		Logger: logger, Audit: logger.With("log", "audit"), Observer: counters,
+	})
+	if err != nil {
+		return nil, err
+	}
+	i.denied = auth.NewDenied(a.Issuer)
+	if err := i.openFeed(file, logger); err != nil {
+		return nil, err
+	}
+	registerFeed(registry, i)
+	i.publishResource(file)
+	return i, nil
+}
+
+// insecure tells whether an http issuer outside loopback was allowed.
+func insecure(file *routes.File) bool {
+	return slices.ContainsFunc(file.Listeners, func(l routes.Listener) bool { return l.Insecure })
+}
+
+// declared is the part of file that the authorization server follows.
+func declared(file *routes.File) authserver.Declared {
+	a := file.AuthServer
+	d := authserver.Declared{Scopes: a.Scopes}
+	for _, c := range a.Clients {
+		d.Clients = append(d.Clients, authserver.Client{
+			ID: c.ID, Name: c.Name, Secret: c.Secret.Reveal(), Grants: c.Grants, Scopes: c.Scopes,
+			RedirectURIs: c.RedirectURIs, PostLogoutRedirectURIs: c.PostLogoutRedirectURIs, SkipConsent: c.SkipConsent,
+		})
+	}
+	for _, u := range a.Users {
+		d.Users = append(d.Users, users.Declared{
+			Name: u.Name, Password: u.Password.Reveal(), PasswordHash: u.PasswordHash.Reveal(),
+			Email: u.Email, DisplayName: u.DisplayName,
+		})
+	}
+	for _, r := range file.Routes {
+		if r.Auth != nil && r.Auth.Audience != "" && !slices.Contains(d.Resources, r.Auth.Audience) {
+			d.Resources = append(d.Resources, r.Auth.Audience)
+		}
+	}
+	return d
+}
+
+func (i *issuer) reload(ctx context.Context, file *routes.File) error {
+	if err := i.server.Reload(ctx, declared(file)); err != nil {
+		return err
+	}
+	i.publishResource(file)
+	return nil
+}
+
+// publishResource renders the metadata of the protected resource that the
+// gateway is (RFC 9728, 2).
+func (i *issuer) publishResource(file *routes.File) {
+	servers := []string{i.url}
+	for _, other := range file.Issuers {
+		servers = append(servers, other.Issuer)
+	}
+	var scopes []string
+	for _, r := range file.Routes {
+		if r.Auth != nil {
+			scopes = append(append(scopes, r.Auth.Scopes...), r.Auth.AnyScopes...)
+		}
+	}
+	sort.Strings(scopes)
+	document, err := json.Marshal(map[string]any{
+		"resource": i.audience, "authorization_servers": servers, "scopes_supported": slices.Compact(scopes),
+		"bearer_methods_supported": []string{"header"},
+	})
+	if err != nil { // strings always encode
+		panic(err)
+	}
+	i.resource.Store(&document)
+}
+
+// owns reports whether a request is the authorization server's. Only the
+// issuer's host answers as the issuer; in development the other names of
+// loopback are sent on to it.
+func (i *issuer) owns(host, path []byte) bool {
+	for _, p := range i.patterns {
+		if string(path) == p || p[len(p)-1] == '/' && len(path) >= len(p) && string(path[:len(p)]) == p {
+			return string(host) == i.host || i.dev && loopbackName(string(host))
+		}
+	}
+	return false
+}
+
+func loopbackName(host string) bool {
+	return host == "localhost" || host == "127.0.0.1" || host == "::1" || host == "[::1]"
+}
+
+func (i *issuer) handler() http.Handler {
+	next := i.server.Handler()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if i.dev && !strings.HasPrefix(i.url, "http://"+r.Host) {
+			http.Redirect(w, r, i.url+r.URL.RequestURI(), http.StatusTemporaryRedirect)
+			return
+		}
+		if r.URL.Path == resourceMetadata {
+			w.Header().Set("Content-Type", "application/json")
+			w.Header().Set("Cache-Control", "public, max-age=300")
+			_, _ = w.Write(*i.resource.Load())
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// admin is the authorization server's part of the admin API. Whoever passed
+// the admin listener holds the static token.
+func (i *issuer) admin() http.Handler {
+	next := i.server.Admin()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		next.ServeHTTP(w, r.WithContext(asadmin.WithActor(r.Context(), "static-token")))
+	})
+}
+
+func (i *issuer) run(start func(string, func(context.Context) error)) {
+	start("authorization server", i.server.Run)
+	start("revocation feed", i.follower.Run)
+	start("revocation wake-ups", func(ctx context.Context) error { return i.store.Listen(ctx, i.wake) })
+	if i.relay != nil {
+		start("revocation relay", i.relay.Run)
+	}
+	start("deny set", func(ctx context.Context) error { return i.denied.Run(ctx, time.Now) })
+}
+
+func (i *issuer) close() {
+	if i.redis != nil {
+		_ = i.redis.Close()
+	}
+	_ = i.store.Close()
+}
+
+// openFeed makes the way of a revocation from the store's log to the edge.
+func (i *issuer) openFeed(file *routes.File, logger *slog.Logger) (err error) {
+	report := func(err error) { logger.Warn("revocation feed", "error", err) }
+	if url := file.Redis.Reveal(); url != "" {
+		if i.redis, err = revfeed.NewRedis(url); err != nil {
+			return fmt.Errorf("redis: %w", err)
+		}
+		i.relay = revfeed.NewRelay(revfeed.RelayConfig{Log: i.store, Redis: i.redis, OnError: report})
+	}
+	i.follower = revfeed.NewFollower(revfeed.FollowerConfig{Log: i.store, Redis: i.redis, Apply: i.denied.Apply, OnError: report})
+	i.store.OnRevoke(i.wake)
+	return nil
+}
+
+// wake tells this process that the log has grown.
+func (i *issuer) wake() {
+	if i.relay != nil {
+		i.relay.Wake()
+	}
+	i.follower.Wake()
+}
+
+// tokenMetrics implements authserver.Observer.
+type tokenMetrics struct {
+	issued, errors, logins *prometheus.CounterVec
+	reuse                  prometheus.Counter
+}
+
+func newTokenMetrics(r *prometheus.Registry) *tokenMetrics {
+	m := &tokenMetrics{
+		issued: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "authserver_tokens_issued_total", Help: "Access tokens issued, by grant and client authentication."}, []string{"grant", "client_auth"}),
+		errors: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "authserver_token_errors_total", Help: "Refusals of the token endpoint, by error."}, []string{"error"}),
+		logins: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "authserver_logins_total", Help: "Sign-ins, by result."}, []string{"result"}),
+		reuse:  prometheus.NewCounter(prometheus.CounterOpts{Name: "authserver_refresh_reuse_total", Help: "Refresh token families revoked because a spent token came back."}),
+	}
+	r.MustRegister(m.issued, m.errors, m.logins, m.reuse)
+	return m
+}
+
+func (m *tokenMetrics) TokenIssued(grant, clientAuth string) {
+	m.issued.WithLabelValues(grant, clientAuth).Inc()
+}
+func (m *tokenMetrics) TokenError(code string) { m.errors.WithLabelValues(code).Inc() }
+func (m *tokenMetrics) Login(result string)    { m.logins.WithLabelValues(result).Inc() }
+func (m *tokenMetrics) RefreshReuse()          { m.reuse.Inc() }
+
+// metadataURL is where the resource's metadata is found, for challenges: the
+// well-known path on the issuer's host.
+func metadataURL(issuer string) string {
+	u, err := url.Parse(issuer)
+	if err != nil {
+		return ""
+	}
+	return u.Scheme + "://" + u.Host + resourceMetadata
+}
