@@ -131,8 +131,8 @@ func TestOAuth04_UnknownClientLooksLikeBadRedirectURI(t *testing.T) {
 	if unknown.body != bad.body || unknown.body != none.body {
 		t.Error("the pages tell an unknown client from a bad redirect URI")
 	}
-	e.browser().get(authorizeURL(request()) + "&client_id=web").page(t, 400)
-	e.browser().get(authorizeURL(request()) + "&redirect_uri=" + url.QueryEscape("https://evil.example.com/")).page(t, 400)
+	e.browser().get(authorizeURL(request())+"&client_id=web").page(t, 400)
+	e.browser().get(authorizeURL(request())+"&redirect_uri="+url.QueryEscape("https://evil.example.com/")).page(t, 400)
 }
 
 func TestOAuth05To09_MalformedRequestsAreSentBack(t *testing.T) {
