@@ -27,7 +27,7 @@ var mayImport = []struct {
 	{"plugins", []string{"routes"}},
 	{"plugins/all", []string{"plugins", "plugins/*", "routes"}},
 	{"plugins/plugintest", []string{"plugins", "routes"}},
-	{"plugins/ratelimit/limitertest", []string{"plugins/ratelimit"}},
+	{"plugins/ratelimit/limitertest", []string{"plugins", "plugins/plugintest", "plugins/ratelimit", "routes"}},
 	{"plugins/auth", []string{"plugins", "routes", "authserver/oauth"}},
 	{"plugins/*", []string{"plugins", "routes"}},
 	{"gateway", []string{"gateway/forward", "gateway/upstream", "gateway/wire", "plugins", "routes", "discovery"}},
@@ -41,31 +41,35 @@ var mayImport = []struct {
 	{"authserver/web", []string{"authserver/oauth"}},
 	{"authserver/store", []string{"authserver/oauth"}},
 	{"authserver/store/*", []string{"authserver/oauth", "authserver/store"}},
-	{"authserver/keys", []string{"authserver/oauth", "authserver/store"}},
+	{"authserver/keys", []string{"authserver/store"}},
 	{"authserver/revfeed", []string{"authserver/oauth"}},
-	{"authserver/audit", []string{"authserver/oauth", "authserver/store"}},
-	{"authserver/clients", []string{"authserver/oauth", "authserver/store", "authserver/audit"}},
-	{"authserver/session", []string{"authserver/oauth", "authserver/store", "authserver/audit"}},
-	{"authserver/tokens", []string{"authserver/oauth", "authserver/store", "authserver/keys"}},
-	{"authserver/users", []string{"authserver/oauth", "authserver/store", "authserver/audit"}},
-	// The endpoints. None imports another: what two of them need is below them.
-	{"authserver/authorize", endpoint},
-	{"authserver/consent", endpoint},
-	{"authserver/grants", endpoint},
-	{"authserver/introspect", endpoint},
-	{"authserver/login", endpoint},
-	{"authserver/logout", endpoint},
-	{"authserver/metadata", endpoint},
-	{"authserver/revoke", endpoint},
-	{"authserver/userinfo", endpoint},
+	// Domains: what several endpoints need, below them.
+	{"authserver/audit", []string{"authserver/store"}},
+	{"authserver/scopes", []string{"authserver/oauth"}},
+	{"authserver/session", []string{"authserver/store"}},
+	{"authserver/users", []string{"authserver/store"}},
+	{"authserver/clients", []string{"authserver/oauth", "authserver/store", "authserver/web"}},
+	{"authserver/tokens", []string{"authserver/oauth", "authserver/store"}},
+	{"authserver/revocation", []string{"authserver/oauth", "authserver/store", "authserver/tokens"}},
+	// Endpoints. None imports another.
+	{"authserver/admin", domains},
+	{"authserver/authorize", domains},
+	{"authserver/consent", domains},
+	{"authserver/grants", domains},
+	{"authserver/introspect", domains},
+	{"authserver/login", domains},
+	{"authserver/logout", domains},
+	{"authserver/metadata", domains},
+	{"authserver/revoke", domains},
+	{"authserver/userinfo", domains},
 	{"configs", []string{"routes", "plugins/all"}},
 	{"loadtest/*", []string{"loadtest/servers"}},
 	{"loadtest/e2e/*", []string{"loadtest/servers"}},
 }
 
-var endpoint = []string{
-	"authserver/oauth", "authserver/store", "authserver/keys", "authserver/audit", "authserver/clients",
-	"authserver/session", "authserver/tokens", "authserver/users", "authserver/web",
+var domains = []string{
+	"authserver/oauth", "authserver/store", "authserver/audit", "authserver/clients", "authserver/revocation",
+	"authserver/scopes", "authserver/session", "authserver/tokens", "authserver/users", "authserver/web",
 }
 
 // onlyIn says where libraries with a place of their own may be imported.
