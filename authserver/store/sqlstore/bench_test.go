@@ -67,6 +67,7 @@ func BenchmarkConsumeCode(b *testing.B) {
 func eachDatabase(b *testing.B, f func(b *testing.B, s *Store)) {
 	for name, dsn := range map[string]func(testing.TB) string{
 		"SQLite": sqliteFile, "Postgres": servers.Postgres,
+		"PostgresWaitsForDisk": func(t testing.TB) string { return servers.StartPostgres(t, "fsync=on").Database() },
 	} {
 		b.Run(name, func(b *testing.B) {
 			s, err := Open(b.Context(), dsn(b), Options{})
