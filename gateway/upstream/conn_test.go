@@ -393,6 +393,32 @@ func TestAbortEndsAWaitingExchange(t *testing.T) {
 	}
 }
 
+func TestAbortMeetsTheConnectionThatReplacesAStaleOne(t *testing.T) {
+	s := startScript(t, echo)
+	for _, before := range []bool{true, false} {
+		svc := newTestService(t, Config{}, s.addr)
+		get(t, svc, "/")
+		c := lend(t, svc)
+		if before {
+			c.Abort()
+		} else {
+			other := lend(t, svc)
+			other.lent = false
+			c.Abort()
+			c.replace(other.sock) // as renew does when it was dialling meanwhile
+			c.inst.pool.free()
+		}
+		n := s.accepted()
+		c.Out = append(c.Out, request("/")...)
+		_, err := c.RoundTrip(soon())
+		wantKind(t, err, ErrReset, PhaseSend)
+		c.Release(true)
+		if open, _ := c.inst.pool.count(); open != 0 || s.accepted() != n {
+			t.Errorf("%d open, %d new connections for an aborted exchange", open, s.accepted()-n)
+		}
+	}
+}
+
 func TestSocketCanBeSpliced(t *testing.T) {
 	content := strings.Repeat("0123456789abcdef", 1<<16)
 	s := startScript(t, func(_ int, c net.Conn) {

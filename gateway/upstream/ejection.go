@@ -145,8 +145,7 @@ func (s *Service) judgeLocked(now time.Time) time.Duration {
 				wait = min(wait, left)
 				break
 			}
-			h.probes, h.samples = 0, [ejectWindow]sample{}
-			h.streak.Store(0)
+			h.probes = 0
 			inst.resetSamplesLocked()
 			h.phase.Store(probation)
 			changed = true

@@ -147,7 +147,7 @@ func TestDeadlines(t *testing.T) {
 		c := lend(t, svc)
 		defer c.Release(false)
 		c.Out = make([]byte, 20_000_000)
-		_, err := c.RoundTrip(time.Now().Add(50 * time.Millisecond))
+		_, err := c.RoundTrip(time.Now().Add(300 * time.Millisecond))
 		wantKind(t, err, ErrTimeout, PhaseSend)
 	})
 	t.Run("an earlier deadline of the connection is none of this exchange", func(t *testing.T) {
@@ -159,7 +159,7 @@ func TestDeadlines(t *testing.T) {
 					return
 				}
 				if target == "/slow" {
-					time.Sleep(120 * time.Millisecond)
+					time.Sleep(600 * time.Millisecond)
 				}
 				io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 			}
@@ -167,7 +167,7 @@ func TestDeadlines(t *testing.T) {
 		for _, ex := range []struct {
 			target string
 			limit  time.Duration
-		}{{"/quick", 60 * time.Millisecond}, {"/slow", 10 * time.Second}, {"/quick", 60 * time.Millisecond}, {"/slow", 5 * time.Second}} {
+		}{{"/quick", 500 * time.Millisecond}, {"/slow", 10 * time.Second}, {"/quick", 500 * time.Millisecond}, {"/slow", 5 * time.Second}} {
 			c := lend(t, svc)
 			c.Out = append(c.Out, request(ex.target)...)
 			if _, err := c.RoundTrip(time.Now().Add(ex.limit)); err != nil {

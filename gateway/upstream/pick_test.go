@@ -272,6 +272,33 @@ func TestEjectedInstanceReturnsSlowly(t *testing.T) {
 	}
 }
 
+func TestProbationBeginsAnew(t *testing.T) {
+	svc, clock := fakeService(t, Config{}, 1, 1)
+	bad := svc.instances[0]
+	pass := func() {
+		*clock = bad.health.until
+		svc.tick(*clock)
+	}
+	fail(bad, 30) // by their rate, these eject too
+	pass()
+	*clock = clock.Add(time.Second)
+	svc.tick(*clock)
+	if bad.health.phase.Load() != probation {
+		t.Fatal("ejected again for the same failures")
+	}
+	succeed(bad, 2)
+	fail(bad, 1)
+	pass()
+	succeed(bad, 2)
+	if bad.health.phase.Load() != probation {
+		t.Error("good requests of an earlier probation count")
+	}
+	succeed(bad, 1)
+	if bad.health.phase.Load() != ramping {
+		t.Error("three good requests do not end the probation")
+	}
+}
+
 func TestEjectionIsBounded(t *testing.T) {
 	svc, clock := fakeService(t, Config{}, 1, 1)
 	bad := svc.instances[0]

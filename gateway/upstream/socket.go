@@ -193,7 +193,7 @@ func (s *socket) Write(p []byte) (int, error) {
 		}
 		n, err := s.TCPConn.Write(p[sent:])
 		sent += n
-		if err == nil || !isTimeout(err) || s.noWrite.Load() || s.elapsed() >= until {
+		if err == nil || !isTimeout(err) || s.elapsed() >= until {
 			return sent, err
 		}
 		s.writeArmed.Store(0)
@@ -275,7 +275,7 @@ func (s *socket) exchange(out, in []byte, until int64) (nin, nout int, stale boo
 	s.cur = turn{in: in, out: out}
 	for {
 		if err := s.armRead(); err != nil {
-			return 0, s.cur.nout, false, err
+			return 0, s.cur.nout, s.cur.nout == 0, err
 		}
 		err = s.raw.Read(s.turnFunc)
 		if err == nil || !s.early(err) {
