@@ -16,6 +16,9 @@ type Ask struct {
 	Want int64
 	// Least is the smallest useful grant: fewer free tokens grant none.
 	Least int64
+	// Need is what requests wait for: spent at once, it is no hoard, so the
+	// share of a replica does not bound it.
+	Need int64
 	// Debt is what was admitted without the store; it is debited first.
 	Debt int64
 	// Active is the number of replicas that share the bucket now, 0 to let
@@ -53,7 +56,7 @@ func Decide(l Limit, tat, now int64, a Ask) (int64, Grant) {
 		if a.Active > 0 {
 			// Half of a fair share: grants shrink as the bucket drains, so
 			// nobody hoards the last tokens.
-			g.Tokens = min(g.Tokens, max(a.Least, free/(2*a.Active)))
+			g.Tokens = min(g.Tokens, max(a.Least, a.Need, free/(2*a.Active)))
 		}
 		tat += g.Tokens * l.Interval
 	} else if a.Want > 0 {

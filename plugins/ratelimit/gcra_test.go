@@ -26,6 +26,8 @@ func TestDecide(t *testing.T) {
 		{"half of a share", 0, Ask{Want: 10, Least: 1, Active: 1}, now + 500, Grant{Tokens: 5, Free: 5, Reset: 500}},
 		{"less for each of three", 0, Ask{Want: 10, Least: 1, Active: 3}, now + 100, Grant{Tokens: 1, Free: 9, Reset: 100}},
 		{"a share is never less than useful", 0, Ask{Want: 10, Least: 4, Active: 5}, now + 400, Grant{Tokens: 4, Free: 6, Reset: 400}},
+		{"who waits gets more than a share", 0, Ask{Want: 9, Least: 1, Need: 7, Active: 3}, now + 700, Grant{Tokens: 7, Free: 3, Reset: 700}},
+		{"but not more than is free", now + 700, Ask{Want: 9, Least: 1, Need: 7, Active: 3}, now + 1000, Grant{Tokens: 3, Reset: 1000}},
 		{"debt first", 0, Ask{Want: 10, Least: 1, Debt: 8}, now + 1000, Grant{Tokens: 2, Reset: 1000}},
 		{"debt alone", 0, Ask{Debt: 3}, now + 300, Grant{Free: 7, Reset: 300}},
 		{"debt starves for one burst at most", 0, Ask{Want: 1, Least: 1, Debt: 1 << 30}, now + 1000, Grant{Retry: 100, Reset: 1000}},
@@ -58,6 +60,7 @@ func TestDecideNeverExceedsTheRate(t *testing.T) {
 				Active: rapid.Int64Range(0, 5).Draw(t, "active"),
 			}
 			a.Least = rapid.Int64Range(1, max(1, a.Want)).Draw(t, "least")
+			a.Need = rapid.Int64Range(0, a.Want).Draw(t, "need")
 			before := tat
 			var g Grant
 			tat, g = Decide(l, tat, now, a)

@@ -2,7 +2,6 @@ package ratelimit
 
 import (
 	"context"
-	"errors"
 	"math/bits"
 	"math/rand/v2"
 	"sync"
@@ -18,6 +17,9 @@ const (
 
 	probeEvery     = 500 * time.Millisecond
 	heartbeatEvery = 2 * time.Second
+	// settling is how long a store that answers again is given only debts, so
+	// that every replica's have arrived when the first takes tokens.
+	settling = time.Second
 	// probeTimeout bounds a call that no request waits for.
 	probeTimeout = 250 * time.Millisecond
 )
@@ -26,6 +28,8 @@ const (
 // waits: only the watch probes.
 type health struct {
 	away atomic.Bool
+	// trial: the store answers again, and debts may be posted.
+	trial atomic.Bool
 	// opened wakes the watch.
 	opened chan struct{}
 
@@ -65,6 +69,7 @@ func (h *health) recover() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.inRow, h.recent = 0, 0
+	h.trial.Store(false)
 	h.away.Store(false)
 }
 
@@ -92,19 +97,26 @@ func (p *Plugin) beat(ctx context.Context) time.Duration {
 	n, err := p.store.Heartbeat(call, p.replica)
 	cancel()
 	if err != nil {
-		if !errors.Is(err, context.Canceled) && !p.health.down() {
+		p.health.trial.Store(false)
+		if ctx.Err() == nil && !p.health.down() {
 			p.health.report(err)
 		}
 		return jittered(probeEvery)
 	}
 	p.nodes.Store(p.knownNodes(n))
+	next := jittered(heartbeatEvery)
 	if p.health.down() {
-		p.health.recover()
+		if p.health.trial.Load() {
+			p.health.recover()
+		} else {
+			p.health.trial.Store(true)
+			next = settling
+		}
 	}
 	if p.owes.Load() {
 		p.postDebts(ctx)
 	}
-	return jittered(heartbeatEvery)
+	return next
 }
 
 // postDebts queues the debt of every bucket that has one.

@@ -83,7 +83,7 @@ func newRedisSlot() *redisSlot {
 	s := &redisSlot{}
 	a := &s.ask
 	s.cmd = redis.NewIntSliceCmd(context.Background(), "evalsha", &s.script, 1, &a.Bucket,
-		&a.Limit.Interval, &a.Limit.Burst, &a.Ask.Want, &a.Ask.Least, &a.Ask.Debt, &s.lifeUS, &a.Replica)
+		&a.Limit.Interval, &a.Limit.Burst, &a.Ask.Want, &a.Ask.Least, &a.Ask.Need, &a.Ask.Debt, &s.lifeUS, &a.Replica)
 	return s
 }
 

@@ -1,12 +1,13 @@
 -- One ask of one bucket: the arithmetic of Decide in whole microseconds, which
 -- a double holds exactly, and the count of the replicas that share the bucket.
--- KEYS[1] bucket; ARGV interval, burst, want, least, debt, life, replica.
+-- KEYS[1] bucket; ARGV interval, burst, want, least, need, debt, life,
+-- replica.
 -- The value is "tat replica=asked replica=asked …".
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local interval, burst = tonumber(ARGV[1]), tonumber(ARGV[2])
-local want, least, debt = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local life, replica = tonumber(ARGV[6]), ARGV[7]
+local want, least, need = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local debt, life, replica = tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8]
 
 local tat, active, asked = 0, 1, ''
 local value = redis.call('GET', KEYS[1])
@@ -30,7 +31,7 @@ local tokens, retry = 0, 0
 if want > 0 and free >= least then
   tokens = math.min(want, free)
   if life > 0 then
-    tokens = math.min(tokens, math.max(least, math.floor(free / (2 * active))))
+    tokens = math.min(tokens, math.max(least, need, math.floor(free / (2 * active))))
   end
   tat = tat + tokens * interval
 elseif want > 0 then

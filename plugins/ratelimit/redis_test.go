@@ -82,9 +82,10 @@ func TestScriptAgreesWithDecide(t *testing.T) {
 		for call := range 40 {
 			a := Ask{Want: rnd.Int64N(l.Burst + 1), Debt: max(0, rnd.Int64N(12)-8)}
 			a.Least = 1 + rnd.Int64N(max(1, a.Want))
+			a.Need = max(0, rnd.Int64N(a.Want+4)-3)
 			replica := fmt.Sprintf("%x", 10+rnd.IntN(4))
 			v, err := client.Eval(ctx, askScript, []string{key},
-				l.Interval, l.Burst, a.Want, a.Least, a.Debt, life, replica).Int64Slice()
+				l.Interval, l.Burst, a.Want, a.Least, a.Need, a.Debt, life, replica).Int64Slice()
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -43,8 +43,8 @@ type bucket struct {
 	// bucket will be full.
 	heard, free, resetAt int64
 
-	// asking is set while an ask is under way; waiting counts the tokens that
-	// requests wait for, answered is closed with the answer if anyone waits.
+	// asking is set while an ask is under way; waiting is the number of tokens
+	// that requests wait for, answered is closed with the answer if anyone waits.
 	asking   bool
 	waiting  int64
 	answered *answer

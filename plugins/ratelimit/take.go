@@ -88,11 +88,12 @@ func (p *Plugin) takeStore(sh *shard, b *bucket, pol *policy, now int64, deadlin
 	if p.exact(pol) {
 		return p.takeExact(sh, b, pol, now, *deadline)
 	}
+	b.waiting += pol.cost
+	defer func() { b.waiting -= pol.cost }()
 	for now < *deadline {
 		if !b.asking && !p.ask(sh, b, p.urgent, now) {
 			break // the queue is full: the store is too slow for us
 		}
-		b.waiting += pol.cost
 		if b.answered == nil {
 			b.answered = &answer{done: make(chan struct{})}
 		}
@@ -182,7 +183,7 @@ func (p *Plugin) fallback(sh *shard, b *bucket, pol *policy, now int64) decision
 		left := share.Burst
 		if b.heard != 0 {
 			free := min(pol.limit.Burst, b.free+(now-b.heard)/1000/pol.limit.Interval)
-			left = min(left, free/nodes)
+			left = min(left, max(0, free-b.debt)/nodes)
 		}
 		b.tat = now/1000 + (share.Burst-left)*share.Interval
 	}

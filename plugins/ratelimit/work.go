@@ -138,7 +138,7 @@ func (s *sender) send(ctx context.Context) {
 	}
 	err := errDown
 	sent := s.p.elapsed() // before sending: tokens die no later than promised
-	if !s.p.health.down() {
+	if !s.p.health.down() || s.p.health.trial.Load() {
 		call, cancel := context.WithTimeout(ctx, callTimeout)
 		err = s.p.store.Ask(call, s.asks)
 		cancel()
@@ -174,7 +174,8 @@ func (p *Plugin) prepare(w *work) StoreAsk {
 		a.Ask.Want = 0
 		return a
 	}
-	a.Ask.Want = min(max(b.want, b.waiting), pol.most)
+	a.Ask.Need = max(0, b.waiting-b.now.tokens)
+	a.Ask.Want = max(b.want, a.Ask.Need)
 	a.Life = time.Duration(pol.life)
 	return a
 }
@@ -194,7 +195,7 @@ func (p *Plugin) settle(w *work, a *StoreAsk, sent int64) {
 		close(w.single.done)
 		return
 	}
-	b.asking, b.waiting = false, 0
+	b.asking = false
 	if b.answered != nil {
 		b.answered.err = a.Err
 		close(b.answered.done)
