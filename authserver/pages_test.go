@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/gatehouse/gatehouse/authserver"
+	"github.com/gatehouse/gatehouse/authserver/users"
 )
 
 // loginPage opens the login page of a request.
@@ -176,7 +177,11 @@ func TestOAuth19_SessionChangesAtLoginAndCookieIsBoundToHost(t *testing.T) {
 }
 
 func TestOAuth20_UnknownUserLooksLikeWrongPassword(t *testing.T) {
-	e := start(t)
+	hash, err := users.HashPassword(t.Context(), password)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := start(t, func(c *authserver.Config) { c.Declared.Users[0].PasswordHash = hash })
 	try := func(name string) (string, int, time.Duration) {
 		b := e.browser()
 		f := with(fields(b.loginPage().body), "username", name, "password", "not the password")

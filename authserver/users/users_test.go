@@ -1,0 +1,203 @@
+package users
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/argon2"
+
+	"github.com/gatehouse/gatehouse/authserver/store"
+	"github.com/gatehouse/gatehouse/authserver/store/sqlstore"
+)
+
+func cheapHash(password string) string {
+	salt := []byte("salt for testing")
+	key := argon2.IDKey([]byte(password), salt, 1, 64, 1, 32)
+	return "$argon2id$v=19$m=64,t=1,p=1$" + base64.RawStdEncoding.EncodeToString(salt) + "$" + base64.RawStdEncoding.EncodeToString(key)
+}
+
+func newRegistry(t *testing.T) (*Registry, store.Store) {
+	t.Helper()
+	s, err := sqlstore.Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "state.db"), sqlstore.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return New(s, NewMemoryThrottle(time.Now), time.Now), s
+}
+
+var ip = netip.MustParseAddr("192.0.2.1")
+
+func TestHashIsRaisedAtLogin(t *testing.T) {
+	r, s := newRegistry(t)
+	u := store.User{Subject: NewSubject(), Name: "carol", PasswordHash: cheapHash("correct horse"), Created: time.Now()}
+	if err := s.AddUser(t.Context(), u); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Login(t.Context(), "carol", "wrong horse", ip); !errors.Is(err, ErrCredentials) {
+		t.Fatalf("wrong password: %v", err)
+	}
+	if _, err := r.Login(t.Context(), "carol", "correct horse", ip); err != nil {
+		t.Fatal(err)
+	}
+	raised, err := s.UserByName(t.Context(), "carol")
+	if err != nil || !strings.HasPrefix(raised.PasswordHash, "$argon2id$v=19$m=19456,t=2,p=1$") {
+		t.Fatalf("hash %.40s %v", raised.PasswordHash, err)
+	}
+	if _, err := r.Login(t.Context(), "carol", "correct horse", ip); err != nil {
+		t.Fatalf("with the raised hash: %v", err)
+	}
+}
+
+func TestDeclaredUserKeepsItsSubject(t *testing.T) {
+	r, _ := newRegistry(t)
+	declare := func(list ...Declared) {
+		t.Helper()
+		p, err := r.Prepare(t.Context(), list)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Declare(p)
+	}
+	declare(Declared{Name: "alice", PasswordHash: cheapHash("correct horse"), Email: "a@example.com"})
+	first, err := r.Login(t.Context(), "alice", "correct horse", ip)
+	if err != nil || !strings.HasPrefix(first.Subject, "usr_") || first.Email != "a@example.com" {
+		t.Fatalf("%+v %v", first, err)
+	}
+	declare()
+	if _, err := r.Login(t.Context(), "alice", "correct horse", ip); !errors.Is(err, ErrCredentials) {
+		t.Errorf("gone from the configuration: %v", err)
+	}
+	if _, err := r.User(t.Context(), first.Subject); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("gone from the configuration: %v", err)
+	}
+	declare(Declared{Name: "alice", PasswordHash: cheapHash("another horse")})
+	again, err := r.Login(t.Context(), "alice", "another horse", ip)
+	if err != nil || again.Subject != first.Subject {
+		t.Errorf("subject %q, was %q: %v", again.Subject, first.Subject, err)
+	}
+}
+
+func TestLongPasswordsAreRefusedNotCut(t *testing.T) {
+	r, s := newRegistry(t)
+	long := strings.Repeat("x", maxPassword)
+	if _, err := r.Add(t.Context(), store.User{Name: "carol"}, long+"y"); !errors.Is(err, ErrPassword) {
+		t.Errorf("longer than allowed: %v", err)
+	}
+	hash := cheapHash("")
+	if err := s.AddUser(t.Context(), store.User{Subject: NewSubject(), Name: "empty", PasswordHash: hash, Created: time.Now()}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Login(t.Context(), "empty", long+"y", ip); !errors.Is(err, ErrCredentials) {
+		t.Errorf("a password that is too long matched: %v", err)
+	}
+	if _, err := r.Login(t.Context(), strings.Repeat("n", 1000), "x", ip); !errors.Is(err, ErrCredentials) {
+		t.Errorf("a name that is too long: %v", err)
+	}
+}
+
+func TestHashingIsBounded(t *testing.T) {
+	h := &hasher{slots: make(chan struct{}, 1), queue: make(chan struct{}, 2)}
+	running, release := make(chan struct{}), make(chan struct{})
+	done := make(chan error, 1)
+	go func() { done <- h.do(context.Background(), func() { close(running); <-release }) }()
+	<-running
+	ctx, cancel := context.WithCancel(context.Background())
+	waiting := make(chan error, 1)
+	go func() { waiting <- h.do(ctx, func() { t.Error("ran in a slot that was taken") }) }()
+	for len(h.queue) < 2 {
+		time.Sleep(time.Millisecond)
+	}
+	if err := h.do(context.Background(), func() {}); !errors.Is(err, ErrBusy) {
+		t.Errorf("a full queue: %v", err)
+	}
+	cancel()
+	if err := <-waiting; !errors.Is(err, ErrBusy) {
+		t.Errorf("a wait that was given up: %v", err)
+	}
+	close(release)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestThrottle(t *testing.T) {
+	now := time.Unix(1e9, 0)
+	th := NewMemoryThrottle(func() time.Time { return now })
+	other := netip.MustParseAddr("198.51.100.1")
+	for i := range freeFailures {
+		if w := th.Wait("alice", ip); w != 0 {
+			t.Fatalf("failure %d waits %v", i, w)
+		}
+		th.Failed("alice", ip)
+	}
+	for i, want := range []time.Duration{1, 2, 4, 8, 16, 30, 30} {
+		if w := th.Wait("alice", other); w != want*time.Second {
+			t.Errorf("after %d further failures: %v, want %v", i, w, want*time.Second)
+		}
+		th.Failed("alice", ip)
+		now = now.Add(0)
+	}
+	if th.Wait("bob", other) != 0 {
+		t.Error("another account waits")
+	}
+	th.Succeeded("alice", ip)
+	if th.Wait("alice", other) != 0 {
+		t.Error("a success did not reset")
+	}
+	for i := range 2 * ipBurst {
+		th.Failed(fmt.Sprint(i), other)
+	}
+	if th.Wait("fresh", other) == 0 {
+		t.Error("an address over many accounts does not wait")
+	}
+	six := netip.MustParseAddr("2001:db8::1")
+	for i := range 2 * ipBurst {
+		th.Failed(fmt.Sprint(i), six)
+	}
+	if th.Wait("fresh", netip.MustParseAddr("2001:db8::ffff")) == 0 || th.Wait("fresh", netip.MustParseAddr("2001:db8:0:1::1")) != 0 {
+		t.Error("IPv6 is not counted by /64")
+	}
+	for i := range 2 * globalBurst {
+		th.Failed(fmt.Sprint(i), netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}))
+	}
+	if th.Wait("fresh", netip.MustParseAddr("203.0.113.1")) == 0 {
+		t.Error("all addresses together are not bounded")
+	}
+	now = now.Add(time.Hour)
+	if th.Wait("fresh", other) != 0 {
+		t.Error("still waiting an hour later")
+	}
+	for i := range maxTracked + 10 {
+		th.Failed(fmt.Sprint(i), netip.AddrFrom4([4]byte{11, byte(i >> 16), byte(i >> 8), byte(i)}))
+	}
+	if len(th.accounts) > maxTracked || len(th.ips) > maxTracked {
+		t.Error("the tables grow without bound")
+	}
+}
+
+func FuzzParsePHC(f *testing.F) {
+	f.Add(cheapHash("x"))
+	f.Add("$argon2id$v=19$m=4294967295,t=1,p=1$c2FsdHNhbHQ$a2V5a2V5a2V5a2V5a2V5")
+	f.Add("$argon2id$v=19$m=64,t=1,p=1,x=2$$")
+	f.Fuzz(func(t *testing.T, s string) {
+		h, err := parsePHC(s)
+		if err != nil {
+			return
+		}
+		if h.memory > 256<<10 || h.time > 32 || h.threads > 16 {
+			t.Fatalf("%q costs too much", s)
+		}
+		again, err := parsePHC(h.String())
+		if err != nil || again.String() != h.String() {
+			t.Fatalf("%q became %q: %v", s, h, err)
+		}
+	})
+}
