@@ -16,10 +16,14 @@ const kekSize = 32
 // minSecret is the length of a client secret that cannot be guessed.
 const minSecret = 32
 
-// standardScopes are known without a declaration: OpenID Connect's, and those
-// of the admin API.
+// introspectScope lets a client, as a resource server, ask about tokens of
+// others.
+const introspectScope = "gatehouse:introspect"
+
+// standardScopes are known without a declaration: those of OpenID Connect that
+// the authorization server knows, and what opens parts of the server itself.
 var standardScopes = []string{
-	"openid", "profile", "email", "address", "phone", "offline_access", "gatehouse:admin", "gatehouse:read",
+	"openid", "profile", "email", "offline_access", "gatehouse:admin", "gatehouse:read", introspectScope,
 }
 
 func (c *checker) authServer(a *AuthServer) {
@@ -135,7 +139,9 @@ var (
 
 func (c *checker) client(client *Client, a *AuthServer) {
 	has := func(grant string) bool { return slices.Contains(client.Grants, grant) }
-	if len(client.Grants) == 0 && !c.broken(&client.Grants) {
+	// A resource server gets no tokens; it asks about those of others.
+	asks := slices.Contains(client.Scopes, introspectScope)
+	if len(client.Grants) == 0 && !asks && !c.broken(&client.Grants) && !c.broken(&client.Scopes) {
 		c.report(c.at(&client.Grants, client.Pos), "grants is missing: some of %s", strings.Join(grantTypes, ", "))
 	}
 	for i := range client.Grants {
@@ -153,6 +159,8 @@ func (c *checker) client(client *Client, a *AuthServer) {
 		c.report(c.at(&client.Secret, client.Pos), "secret is empty; leave it out for a public client")
 	case secret != "" && len(secret) < minSecret:
 		c.report(c.at(&client.Secret, client.Pos), "secret is shorter than %d characters", minSecret)
+	case secret == "" && asks:
+		c.report(client.Pos, "the client %q needs a secret for introspection", client.ID)
 	case secret == "" && has("client_credentials"):
 		c.report(client.Pos, "the client %q needs a secret for client_credentials", client.ID)
 	case secret == "" && client.SkipConsent:
