@@ -45,17 +45,18 @@ func openSecret(ctx context.Context, s store.Keys, keks keyring) (secret, error)
 	return func() hash.Hash { return hmac.New(sha256.New, raw) }, nil
 }
 
-// Derive returns the 32 secret bytes of the refresh token of a generation of
-// grant: the same on every replica, so that a repeated rotation finds the
-// successor without its ever being stored. Compare them in constant time.
-func (r *Ring) Derive(grant string, generation int) []byte {
+// Derive returns 32 secret bytes that belong to a label and a number, the same
+// on every replica. Those of a grant and a generation are its refresh token, so
+// that a repeated rotation finds the successor without its ever being stored;
+// labels that no grant has give other secrets. Compare them in constant time.
+func (r *Ring) Derive(label string, n int) []byte {
 	mac := r.refresh()
 	mac.Write([]byte("gatehouse refresh token 1\x00"))
-	var n [8]byte
-	binary.BigEndian.PutUint64(n[:], uint64(len(grant)))
-	mac.Write(n[:])
-	mac.Write([]byte(grant))
-	binary.BigEndian.PutUint64(n[:], uint64(generation))
-	mac.Write(n[:])
+	var size, number [8]byte
+	binary.BigEndian.PutUint64(size[:], uint64(len(label)))
+	binary.BigEndian.PutUint64(number[:], uint64(n))
+	mac.Write(size[:])
+	mac.Write([]byte(label))
+	mac.Write(number[:])
 	return mac.Sum(nil)
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -56,7 +57,31 @@ var roles = map[string]func(ctx context.Context, s store.Store) error{
 			return fmt.Sprint(f.Generation, replayed, err)
 		})
 	},
-	// rotate-on rotates until it is killed; each line is acknowledged.
+	// The others go on until they are killed; each line is acknowledged.
+	"consume-on": func(ctx context.Context, s store.Store) error {
+		var grant string
+		var n int
+		if _, err := fmt.Scan(&grant, &n); err != nil {
+			return err
+		}
+		for i := range n {
+			f := family()
+			f.Grant = fmt.Sprint(grant, "-", i)
+			if err := s.ConsumeCode(ctx, token(grant, i), now, &f); err != nil {
+				return err
+			}
+			fmt.Println(i)
+		}
+		return nil
+	},
+	"rotate-keys-on": func(ctx context.Context, s store.Store) error {
+		for {
+			if _, err := s.RotateKeys(ctx, succeed); err != nil {
+				return err
+			}
+			fmt.Println("rotated")
+		}
+	},
 	"rotate-on": func(ctx context.Context, s store.Store) error {
 		var grant string
 		var generation int
@@ -71,6 +96,16 @@ var roles = map[string]func(ctx context.Context, s store.Store) error{
 			fmt.Println(f.Generation)
 		}
 	},
+}
+
+// succeed retires the active key, keeps the last few, and adds an active one.
+func succeed(have []store.Key) ([]store.Key, error) {
+	have = slices.Clone(have[max(0, len(have)-5):])
+	for i := range have {
+		have[i].State = "retired"
+	}
+	return append(have, store.Key{ID: name("key-"), Use: "token", Public: []byte("p"), Sealed: []byte("s"), State: "active",
+		Created: time.Now()}), nil
 }
 
 func answer(f func(grant string, i int) string) error {
@@ -131,6 +166,21 @@ func (c *child) kill() {
 	_ = c.cmd.Wait()         // "killed" is no news
 }
 
+// killAfter kills the process after d, and returns the last line it wrote.
+func (c *child) killAfter(d time.Duration) (last string) {
+	c.t.Helper()
+	timer := time.AfterFunc(d, func() { _ = c.cmd.Process.Kill() }) // Wait, in kill, is for one goroutine
+	defer timer.Stop()
+	for c.out.Scan() {
+		last = c.out.Text()
+		if strings.HasPrefix(last, "error") {
+			c.t.Fatal(last)
+		}
+	}
+	c.kill()
+	return last
+}
+
 // RunProcesses races processes over the database that dsn names, and kills
 // them. TestMain of the calling test must begin with Child.
 func RunProcesses(t *testing.T, dsn string, open Open) {
@@ -140,6 +190,8 @@ func RunProcesses(t *testing.T, dsn string, open Open) {
 	t.Run("CodeIsConsumedOnceOverProcesses", func(t *testing.T) { processesConsume(t, s, dsn) })
 	t.Run("RefreshTokenIsRotatedOnceOverProcesses", func(t *testing.T) { processesRotate(t, s, dsn) })
 	t.Run("KillDuringRotationLeavesOneLiveSuccessor", func(t *testing.T) { killRotations(t, s, dsn) })
+	t.Run("KillDuringRedemptionSpendsACodeWithItsFamily", func(t *testing.T) { killRedemptions(t, s, dsn) })
+	t.Run("KillDuringKeyRotationLeavesOneActiveKey", func(t *testing.T) { killKeyRotations(t, s, dsn) })
 }
 
 func processesConsume(t *testing.T, s store.Store, dsn string) {
@@ -198,18 +250,10 @@ func killRotations(t *testing.T, s store.Store, dsn string) {
 	for round := range 5 {
 		child := startChild(t, "rotate-on", dsn)
 		child.send(f.Grant, acknowledged)
-		killed := time.AfterFunc(time.Duration(30+10*round)*time.Millisecond, func() { _ = child.cmd.Process.Kill() })
-		for child.out.Scan() {
-			line := child.out.Text()
-			if strings.HasPrefix(line, "error") {
-				t.Fatal(line)
-			}
-			if _, err := fmt.Sscan(line, &acknowledged); err != nil {
-				t.Fatalf("%q: %v", line, err)
-			}
+		if last := child.killAfter(time.Duration(30+10*round) * time.Millisecond); last != "" {
+			_, err := fmt.Sscan(last, &acknowledged)
+			must(t, err)
 		}
-		killed.Stop()
-		child.kill()
 		stored := got[store.Family](t)(s.Family(t.Context(), f.Grant))
 		if g := stored.Generation; g != acknowledged && g != acknowledged+1 || !stored.Revoked.IsZero() {
 			t.Fatalf("round %d: generation %d was acknowledged, stored is %+v", round, acknowledged, stored)
@@ -221,4 +265,50 @@ func killRotations(t *testing.T, s store.Store, dsn string) {
 	next, _, err := s.RotateRefresh(t.Context(), rotation(f, acknowledged))
 	must(t, err)
 	wantEqual(t, "successor", next.Generation, acknowledged+1)
+}
+
+// killRedemptions kills a process that redeems codes: afterwards a code is
+// spent if and only if its family was opened, and no redemption that was
+// acknowledged is lost.
+func killRedemptions(t *testing.T, s store.Store, dsn string) {
+	const n = 200
+	grant := name("grant-")
+	for i := range n {
+		c := code()
+		c.Hash = token(grant, i)
+		must(t, s.AddCode(t.Context(), c))
+	}
+	child := startChild(t, "consume-on", dsn)
+	child.send(grant, n)
+	acknowledged := -1
+	if last := child.killAfter(40 * time.Millisecond); last != "" {
+		_, err := fmt.Sscan(last, &acknowledged)
+		must(t, err)
+	}
+	for i := range n {
+		_, err := s.Family(t.Context(), fmt.Sprint(grant, "-", i))
+		used := !got[store.Code](t)(s.Code(t.Context(), token(grant, i))).Used.IsZero()
+		if used != (err == nil) || i <= acknowledged && !used || i > acknowledged+1 && used {
+			t.Fatalf("code %d of %d acknowledged ones: used %v, family %v", i, acknowledged+1, used, err)
+		}
+	}
+}
+
+// killKeyRotations kills a process that replaces signing keys.
+func killKeyRotations(t *testing.T, s store.Store, dsn string) {
+	got[[]store.Key](t)(s.RotateKeys(t.Context(), succeed)) // a child may be killed before it does anything
+	for round := range 5 {
+		child := startChild(t, "rotate-keys-on", dsn)
+		child.killAfter(time.Duration(20+5*round) * time.Millisecond)
+		active := 0
+		for _, k := range got[[]store.Key](t)(s.Keys(t.Context())) {
+			if k.State == "active" {
+				active++
+			}
+		}
+		if active != 1 {
+			t.Fatalf("round %d: %d active keys", round, active)
+		}
+		got[[]store.Key](t)(s.RotateKeys(t.Context(), succeed)) // nobody holds the lock
+	}
 }
