@@ -197,6 +197,10 @@ func TestOAuth39_FamiliesEnd(t *testing.T) {
 	ends("client revoked", func(e *env, _ *browser, _ string) {
 		e.admin("POST", "/api/v1/clients/web/revoke", "").want(e.t, 200, "")
 	})
+	ends("consent withdrawn", func(e *env, b *browser, subject string) {
+		e.admin("DELETE", "/api/v1/users/"+subject+"/consents/web", "").want(e.t, 204, "")
+		b.sent(b.get(authorizeURL(request("prompt", "none"))), "consent_required")
+	})
 	ends("user gone from the configuration", func(e *env, _ *browser, _ string) {
 		d := declared()
 		d.Users = d.Users[1:]

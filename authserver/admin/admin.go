@@ -63,28 +63,29 @@ func New(c Config) http.Handler {
 	a := &api{c}
 	mux := http.NewServeMux()
 	for pattern, h := range map[string]web.Endpoint{
-		"GET /api/v1/clients":                  a.listClients,
-		"POST /api/v1/clients":                 a.addClient,
-		"GET /api/v1/clients/{id}":             a.showClient,
-		"PUT /api/v1/clients/{id}":             a.updateClient,
-		"DELETE /api/v1/clients/{id}":          a.removeClient,
-		"POST /api/v1/clients/{id}/secret":     a.rotateSecret,
-		"POST /api/v1/clients/{id}/revoke":     a.revokeClient,
-		"GET /api/v1/users":                    a.listUsers,
-		"POST /api/v1/users":                   a.addUser,
-		"GET /api/v1/users/{subject}":          a.showUser,
-		"PATCH /api/v1/users/{subject}":        a.updateUser,
-		"DELETE /api/v1/users/{subject}":       a.removeUser,
-		"POST /api/v1/users/{subject}/revoke":  a.revokeUser,
-		"GET /api/v1/users/{subject}/sessions": a.listSessions,
-		"GET /api/v1/users/{subject}/grants":   a.listGrants,
-		"DELETE /api/v1/sessions/{id}":         a.endSession,
-		"DELETE /api/v1/grants/{grant}":        a.revokeGrant,
-		"GET /api/v1/keys":                     a.listKeys,
-		"POST /api/v1/keys/rotate":             a.rotateKeys,
-		"GET /api/v1/revocations":              a.listRevocations,
-		"POST /api/v1/revocations":             a.revoke,
-		"GET /api/v1/audit":                    a.listAudit,
+		"GET /api/v1/clients":                              a.listClients,
+		"POST /api/v1/clients":                             a.addClient,
+		"GET /api/v1/clients/{id}":                         a.showClient,
+		"PUT /api/v1/clients/{id}":                         a.updateClient,
+		"DELETE /api/v1/clients/{id}":                      a.removeClient,
+		"POST /api/v1/clients/{id}/secret":                 a.rotateSecret,
+		"POST /api/v1/clients/{id}/revoke":                 a.revokeClient,
+		"GET /api/v1/users":                                a.listUsers,
+		"POST /api/v1/users":                               a.addUser,
+		"GET /api/v1/users/{subject}":                      a.showUser,
+		"PATCH /api/v1/users/{subject}":                    a.updateUser,
+		"DELETE /api/v1/users/{subject}":                   a.removeUser,
+		"POST /api/v1/users/{subject}/revoke":              a.revokeUser,
+		"GET /api/v1/users/{subject}/sessions":             a.listSessions,
+		"GET /api/v1/users/{subject}/grants":               a.listGrants,
+		"DELETE /api/v1/users/{subject}/consents/{client}": a.withdrawConsent,
+		"DELETE /api/v1/sessions/{id}":                     a.endSession,
+		"DELETE /api/v1/grants/{grant}":                    a.revokeGrant,
+		"GET /api/v1/keys":                                 a.listKeys,
+		"POST /api/v1/keys/rotate":                         a.rotateKeys,
+		"GET /api/v1/revocations":                          a.listRevocations,
+		"POST /api/v1/revocations":                         a.revoke,
+		"GET /api/v1/audit":                                a.listAudit,
 	} {
 		mux.Handle(pattern, a.handler(h))
 	}
@@ -189,7 +190,7 @@ func decode(r *http.Request, into any) error {
 
 // audited writes the event of a change that was made.
 func (a *api) audited(r *http.Request, e store.AuditEvent) error {
-	e.Outcome, e.Actor, e.IP = audit.Success, actor(r.Context()), web.ClientIP(r).String()
+	e.Outcome, e.Actor, e.IP = audit.Success, actor(r.Context()), web.ClientAddress(r)
 	return a.Audit.Write(r.Context(), e)
 }
 

@@ -212,3 +212,30 @@ func (a *api) listGrants(w http.ResponseWriter, r *http.Request) error {
 	web.WriteJSON(w, http.StatusOK, map[string]any{"grants": views})
 	return nil
 }
+
+// withdrawConsent forgets what the user allowed a client, and revokes what the
+// client refreshes in the user's name.
+func (a *api) withdrawConsent(w http.ResponseWriter, r *http.Request) error {
+	subject, client := r.PathValue("subject"), r.PathValue("client")
+	err := a.Store.RemoveConsent(r.Context(), subject, client)
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return err
+	}
+	live, err := a.Store.Families(r.Context(), subject, a.Now())
+	if err != nil {
+		return err
+	}
+	for _, f := range live {
+		if f.ClientID != client {
+			continue
+		}
+		if _, err := a.Revoker.Revoke(r.Context(), oauth.LevelGrant, f.Grant); err != nil {
+			return err
+		}
+	}
+	if err := a.audited(r, store.AuditEvent{Action: audit.ConsentRemoved, Subject: subject, Client: client}); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}

@@ -33,6 +33,7 @@ const (
 	LoginThrottled = "login.throttled"
 	ConsentGranted = "consent.granted"
 	ConsentDenied  = "consent.denied"
+	ConsentRemoved = "consent.removed"
 	Logout         = "logout"
 	ClientAdded    = "client.added"
 	ClientUpdated  = "client.updated"

@@ -252,7 +252,7 @@ func (e *Endpoint) issue(ctx context.Context, r *http.Request, q *request, s sto
 	}
 	if err := e.Audit.Queue(ctx, store.AuditEvent{
 		Action: audit.CodeIssued, Outcome: audit.Success, Actor: audit.User(s.Subject), Client: q.client.ID,
-		Subject: s.Subject, Grant: grant, Session: s.ID, IP: web.ClientIP(r).String(),
+		Subject: s.Subject, Grant: grant, Session: s.ID, IP: web.ClientAddress(r),
 	}); err != nil {
 		return "", oauth.Unavailable(err)
 	}

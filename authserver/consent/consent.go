@@ -114,7 +114,7 @@ func (e *Endpoint) submit(w http.ResponseWriter, r *http.Request) error {
 	}
 	event := store.AuditEvent{
 		Action: audit.ConsentGranted, Outcome: audit.Success, Actor: audit.User(s.Subject), Client: i.ClientID,
-		Subject: s.Subject, Session: s.ID, IP: web.ClientIP(r).String(),
+		Subject: s.Subject, Session: s.ID, IP: web.ClientAddress(r),
 	}
 	switch form.Value("decision") {
 	case "allow":

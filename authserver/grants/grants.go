@@ -116,7 +116,7 @@ func (e *Endpoint) Serve(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	// 2. The client.
-	q := &request{form: form, ip: web.ClientIP(r).String()}
+	q := &request{form: form, ip: web.ClientAddress(r)}
 	client, attempt, err := e.Clients.Authenticate(r, form)
 	if err != nil {
 		return e.refused(r.Context(), q, attempt.ClientID, err)

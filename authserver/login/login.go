@@ -215,6 +215,6 @@ func (e *Endpoint) event(r *http.Request, action, outcome, subject, sessionID, r
 	}
 	return store.AuditEvent{
 		Action: action, Outcome: outcome, Actor: actor, Subject: subject, Session: sessionID,
-		IP: web.ClientIP(r).String(), Reason: reason,
+		IP: web.ClientAddress(r), Reason: reason,
 	}
 }

@@ -152,7 +152,7 @@ func (e *Endpoint) end(r *http.Request, s store.Session, q request) error {
 	}
 	if err := e.Audit.Write(r.Context(), store.AuditEvent{
 		Action: audit.Logout, Outcome: audit.Success, Actor: audit.User(s.Subject), Client: q.hint.ClientID,
-		Subject: s.Subject, Session: s.ID, IP: web.ClientIP(r).String(),
+		Subject: s.Subject, Session: s.ID, IP: web.ClientAddress(r),
 	}); err != nil {
 		return oauth.Unavailable(err)
 	}

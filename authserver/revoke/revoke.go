@@ -66,7 +66,7 @@ func (e *Endpoint) Serve(w http.ResponseWriter, r *http.Request) error {
 	}
 	event := store.AuditEvent{
 		Action: audit.TokenRevoked, Outcome: audit.Success, Actor: audit.Client(c.ID), Client: c.ID,
-		IP: web.ClientIP(r).String(),
+		IP: web.ClientAddress(r),
 	}
 	done := false
 	if refresh, ok := tokens.ParseRefresh(token); ok {

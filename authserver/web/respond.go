@@ -153,6 +153,15 @@ func ClientIP(r *http.Request) netip.Addr {
 	return ip.Unmap()
 }
 
+// ClientAddress is ClientIP for the audit log, "" where there is none.
+func ClientAddress(r *http.Request) string {
+	ip := ClientIP(r)
+	if !ip.IsValid() {
+		return ""
+	}
+	return ip.String()
+}
+
 // Redirect answers with 303, which makes the browser fetch the target with GET
 // and drop what it posted (RFC 9700, 4.12).
 func Redirect(w http.ResponseWriter, target string) {
