@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/logging"
 )
 
 //go:embed redis.lua
@@ -48,6 +49,9 @@ func NewRedis(url string) (*Redis, error) {
 	if err != nil {
 		return nil, err
 	}
+	// go-redis prints every failed dial to standard error, hundreds a second
+	// while a server is away. All that it prints also comes back as an error.
+	logging.Disable()
 	r := &Redis{
 		connect:   connect,
 		ask:       redis.NewScript(askScript),

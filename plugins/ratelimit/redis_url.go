@@ -31,21 +31,21 @@ func redisClient(raw string) (func() *redis.Client, error) {
 	scheme, hosts, rest := cutHosts(raw)
 	u, err := url.Parse(rest)
 	if err != nil {
-		return nil, errors.New("redis: the URL cannot be parsed")
+		return nil, errors.New("the URL cannot be parsed")
 	}
 	u.Scheme, u.Host = scheme, hosts
 	switch scheme {
 	case "redis", "rediss":
 		if strings.Contains(hosts, ",") {
-			return nil, errors.New("redis: several addresses mean a cluster, which is not supported; use one address or redis+sentinel://")
+			return nil, errors.New("several addresses mean a cluster, which is not supported; use one address or redis+sentinel://")
 		}
 		return singleRedis(u)
 	case "redis+sentinel", "rediss+sentinel":
 		return sentinelRedis(u)
 	case "redis+cluster", "rediss+cluster":
-		return nil, errors.New("redis: a cluster is not supported; use one server or redis+sentinel://")
+		return nil, errors.New("a cluster is not supported; use one server or redis+sentinel://")
 	}
-	return nil, fmt.Errorf("redis: unknown scheme %q; redis, rediss or redis+sentinel", u.Scheme)
+	return nil, fmt.Errorf("unknown scheme %q; redis, rediss or redis+sentinel", u.Scheme)
 }
 
 // cutHosts takes the list of hosts out of a URL, because package url takes only
@@ -65,7 +65,7 @@ func cutHosts(raw string) (scheme, hosts, rest string) {
 
 func singleRedis(u *url.URL) (func() *redis.Client, error) {
 	if len(u.Query()) > 0 {
-		return nil, errors.New("redis: the URL takes no options after '?'")
+		return nil, errors.New("the URL takes no options after '?'")
 	}
 	host, addr, err := hostPort(u.Host, "6379")
 	if err != nil {
@@ -93,11 +93,11 @@ func singleRedis(u *url.URL) (func() *redis.Client, error) {
 
 func sentinelRedis(u *url.URL) (func() *redis.Client, error) {
 	if len(u.Query()) > 0 {
-		return nil, errors.New("redis: the URL takes no options after '?'")
+		return nil, errors.New("the URL takes no options after '?'")
 	}
 	master, rest, _ := strings.Cut(strings.Trim(u.Path, "/"), "/")
 	if master == "" {
-		return nil, errors.New("redis: name the master: redis+sentinel://host:port,host:port/MASTER")
+		return nil, errors.New("name the master: redis+sentinel://host:port,host:port/MASTER")
 	}
 	db, err := database(rest)
 	if err != nil {
@@ -149,7 +149,7 @@ func hostPort(s, port string) (host, addr string, err error) {
 		host = "localhost"
 	}
 	if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
-		return "", "", fmt.Errorf("redis: %q is not a port", port)
+		return "", "", fmt.Errorf("%q is not a port", port)
 	}
 	return host, net.JoinHostPort(host, port), nil
 }
@@ -160,7 +160,7 @@ func database(s string) (int, error) {
 	}
 	n, err := strconv.Atoi(s)
 	if err != nil || n < 0 {
-		return 0, fmt.Errorf("redis: %q is not the number of a database", s)
+		return 0, fmt.Errorf("%q is not the number of a database", s)
 	}
 	return n, nil
 }

@@ -46,7 +46,7 @@ func drawScenario(t *rapid.T, kinds ...string) scenario {
 	}
 	s.limit.Burst = s.limit.Limit / rapid.SampledFrom([]int{1, 1, 2, 4}).Draw(t, "part of limit")
 	down := false
-	for range rapid.IntRange(50, 400).Draw(t, "events") {
+	for range rapid.IntRange(30, 200).Draw(t, "events") {
 		e := event{
 			wait:    time.Duration(rapid.SampledFrom([]int{0, 1, 5, 20, 60, 100, 300}).Draw(t, "wait")) * time.Millisecond,
 			replica: rapid.IntRange(0, s.replicas-1).Draw(t, "replica"),
