@@ -2,6 +2,7 @@ package authserver_test
 
 import (
 	"context"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -25,6 +26,8 @@ func TestBrowserSignsInWithTheKeyboardAndComesBack(t *testing.T) {
 	client := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/cb" {
 			answers <- r.URL.Query()
+			w.Header().Set("Content-Type", "text/html")
+			io.WriteString(w, `<p id="back">welcome back</p>`)
 		}
 	}))
 	defer client.Close()
@@ -61,8 +64,9 @@ func TestBrowserSignsInWithTheKeyboardAndComesBack(t *testing.T) {
 	case <-ctx.Done():
 		t.Fatal("the browser did not come back to the client: the policy of a page stopped it")
 	}
+	back := chromedp.WaitVisible(chromedp.CSS("#back"))
 	// The second time only consent is asked, and denied.
-	err = chromedp.Do(ctx,
+	err = chromedp.Do(ctx, back,
 		chromedp.Navigate(e.url+authorizeURL(request("client_id", "native", "redirect_uri", redirect))),
 		chromedp.WaitVisible(chromedp.CSS(`form[action="/oauth/consent"]`)),
 		chromedp.Click(chromedp.CSS(`button[value="deny"]`)),
@@ -78,11 +82,16 @@ func TestBrowserSignsInWithTheKeyboardAndComesBack(t *testing.T) {
 	case <-ctx.Done():
 		t.Fatal("the browser did not come back to the client")
 	}
-	if err := chromedp.Do(ctx,
+	if err := chromedp.Do(ctx, back,
 		chromedp.Navigate(e.url+"/oauth/login"),
 		chromedp.WaitVisible(chromedp.CSS(`form[action="/oauth/logout"]`)),
-		chromedp.Click(chromedp.CSS(`button[type="submit"]`)),
-		chromedp.WaitNotPresent(chromedp.CSS(`form`)),
+	); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := chromedp.RunResponse(ctx, chromedp.Click(chromedp.CSS(`button[type="submit"]`))); err != nil {
+		t.Fatal(err)
+	}
+	if err := chromedp.Do(ctx,
 		chromedp.Navigate(e.url+"/oauth/login"),
 		chromedp.WaitVisible(chromedp.CSS(`#password`)),
 	); err != nil {
