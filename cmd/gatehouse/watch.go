@@ -12,8 +12,10 @@ import (
 )
 
 const (
-	// settleTime gathers the events of one save.
+	// settleTime gathers the events of one save. settleMost bounds that: logs
+	// and databases in the same folder may never leave it in peace.
 	settleTime = 100 * time.Millisecond
+	settleMost = 500 * time.Millisecond
 	// pollTime finds what no event told, as on network file systems.
 	pollTime = 5 * time.Second
 )
@@ -64,10 +66,11 @@ func watchFiles(ctx context.Context, sources func() []string, changed func()) er
 	}
 }
 
-// settle waits until no event came for settleTime.
+// settle waits until no event came for settleTime, settleMost at the longest.
 func settle(ctx context.Context, w *fsnotify.Watcher) bool {
-	timer := time.NewTimer(settleTime)
+	timer, most := time.NewTimer(settleTime), time.NewTimer(settleMost)
 	defer timer.Stop()
+	defer most.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -78,6 +81,8 @@ func settle(ctx context.Context, w *fsnotify.Watcher) bool {
 			}
 			timer.Reset(settleTime)
 		case <-timer.C:
+			return true
+		case <-most.C:
 			return true
 		}
 	}
