@@ -42,7 +42,7 @@ type conn struct {
 	// waiting is the exchange that waits for its content; see Server.expect.
 	waiting *state
 	// linger asks Close to let the client read the answer first.
-	linger bool
+	linger  bool
 	gone    atomic.Bool
 	closed  atomic.Bool
 	stopped atomic.Bool // no more content is wanted

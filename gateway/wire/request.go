@@ -47,11 +47,11 @@ type Request struct {
 // the request may be trusted.
 func ScanRequest(raw []byte, r *Request, fields []plugins.Field, limit int) ([]plugins.Field, error) {
 	*r = Request{Length: -1}
+	if len(raw) == 0 {
+		return fields, nil // no fields at all; fasthttp keeps no empty line then
+	}
 	named := false
 	for {
-		if len(raw) == 0 {
-			return fields, nil
-		}
 		line, rest, err := cutLine(raw)
 		if err != nil {
 			return fields, err

@@ -1,0 +1,84 @@
+package admin
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/gatehouse/gatehouse/gateway"
+	"github.com/gatehouse/gatehouse/gateway/server"
+)
+
+// Services shows the state of services and their instances.
+type Services struct {
+	read func() []gateway.ServiceStatus
+}
+
+// NewServices makes a collector that asks read at each scrape.
+func NewServices(read func() []gateway.ServiceStatus) *Services { return &Services{read} }
+
+var (
+	inFlight = prometheus.NewDesc("gateway_upstream_inflight", "Requests under way, by service.", []string{"service"}, nil)
+	usable   = prometheus.NewDesc("gateway_upstream_instances", "Instances by service and state (usable, ejected).", []string{"service", "state"}, nil)
+	panicked = prometheus.NewDesc("gateway_upstream_panic", "1 while so few instances are usable that all are used.", []string{"service"}, nil)
+	pooled   = prometheus.NewDesc("gateway_upstream_connections", "Connections by service and state (idle, busy).", []string{"service", "state"}, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (s *Services) Describe(c chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{inFlight, usable, panicked, pooled} {
+		c <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (s *Services) Collect(c chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v int, labels ...string) {
+		c <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(v), labels...)
+	}
+	for _, service := range s.read() {
+		flying, ejected, idle, busy, alarm := 0, 0, 0, 0, 0
+		for _, i := range service.Instances {
+			flying += i.InFlight
+			idle += i.Idle
+			busy += i.Open - i.Idle
+			if !i.EjectedUntil.IsZero() {
+				ejected++
+			}
+		}
+		if service.Panic {
+			alarm = 1
+		}
+		gauge(inFlight, flying, service.Name)
+		gauge(usable, len(service.Instances)-ejected, service.Name, "usable")
+		gauge(usable, ejected, service.Name, "ejected")
+		gauge(panicked, alarm, service.Name)
+		gauge(pooled, idle, service.Name, "idle")
+		gauge(pooled, busy, service.Name, "busy")
+	}
+}
+
+// Connections shows the clients' side.
+type Connections struct{ read func() server.Status }
+
+// NewConnections makes a collector that asks read at each scrape.
+func NewConnections(read func() server.Status) *Connections { return &Connections{read} }
+
+var (
+	open      = prometheus.NewDesc("gateway_connections", "Client connections that are open.", nil, nil)
+	refused   = prometheus.NewDesc("gateway_connections_refused_total", "Client connections over the limit.", nil, nil)
+	malformed = prometheus.NewDesc("gateway_malformed_requests_total", "Requests that the gate turned away.", nil, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (s *Connections) Describe(c chan<- *prometheus.Desc) {
+	c <- open
+	c <- refused
+	c <- malformed
+}
+
+// Collect implements prometheus.Collector.
+func (s *Connections) Collect(c chan<- prometheus.Metric) {
+	v := s.read()
+	c <- prometheus.MustNewConstMetric(open, prometheus.GaugeValue, float64(v.Connections))
+	c <- prometheus.MustNewConstMetric(refused, prometheus.CounterValue, float64(v.Refused))
+	c <- prometheus.MustNewConstMetric(malformed, prometheus.CounterValue, float64(v.Malformed))
+}
