@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"strings"
 	"syscall"
 
@@ -112,4 +113,37 @@ func demoBackendCommand() *cobra.Command {
 		return nil
 	}
 	return c
+}
+
+func versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "version", Short: "Print what this binary was built from", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			_, err := fmt.Fprintln(c.OutOrStdout(), "gatehouse", version())
+			return err
+		},
+	}
+}
+
+// version is what the build recorded: the module's version or commit.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "of an unknown build"
+	}
+	text := info.Main.Version
+	if text == "" {
+		text = "(devel)"
+	}
+	for _, s := range info.Settings {
+		switch s.Key {
+		case "vcs.revision":
+			text += " " + s.Value
+		case "vcs.modified":
+			if s.Value == "true" {
+				text += " modified"
+			}
+		}
+	}
+	return text + " " + info.GoVersion
 }
