@@ -1,0 +1,56 @@
+package e2e
+
+import (
+	"encoding/json"
+	"testing"
+)
+
+// TestTwoGateways runs the promises of a whole installation one after another
+// over one cluster, those that take a server away last.
+func TestTwoGateways(t *testing.T) {
+	c := startCluster(t)
+	for _, promise := range []struct {
+		name string
+		test func(*testing.T, *cluster)
+	}{
+		{"a registered backend is called with the caller's identity", registeredBackendIsCalled},
+		{"a leased limit holds over both gateways", leasedLimitIsShared},
+		{"an exact limit is exact over both gateways", exactLimitIsExact},
+		{"a revoked token ends at the other gateway within a second", revokedTokensEndEverywhere},
+		{"the reuse of a refresh token kills its family", reuseKillsTheFamily},
+		{"an instance that comes or goes shows within a second", registrationShowsInASecond},
+		{"a backend that drains loses no request", drainingLosesNothing},
+		{"a killed backend loses no read and repeats no write", killedBackendIsNotSeen},
+		{"an edit goes live without a failed request", editsGoLiveUnderLoad},
+		{"a broken edit changes nothing and is reported", brokenEditsChangeNothing},
+		{"SIGHUP reloads", hangupReloads},
+		{"losing Redis costs no error and no wait", redisOutagesCostNothing},
+		{"traffic goes on without Consul", trafficGoesOnWithoutConsul},
+		{"validation goes on without the database", validationGoesOnWithoutTheDatabase},
+	} {
+		if !t.Run(promise.name, func(t *testing.T) { promise.test(t, c) }) && (c.a.ended() || c.b.ended()) {
+			t.Fatal("a gateway has ended")
+		}
+	}
+}
+
+func registeredBackendIsCalled(t *testing.T, c *cluster) {
+	token := c.a.token(t, "reader")
+	for _, g := range []*gateway{c.a, c.b} {
+		var seen struct{ Identity map[string]string }
+		body := g.call("GET", "/orders/1", token).want(t, 200, "").body
+		if err := json.Unmarshal([]byte(body), &seen); err != nil {
+			t.Fatal(err)
+		}
+		for name, want := range map[string]string{
+			"X-Auth-Subject": "client:reader", "X-Auth-Client": "reader", "X-Auth-Scope": "read:orders", "X-Auth-Issuer": c.issuer,
+		} {
+			if seen.Identity[name] != want {
+				t.Errorf("the backend saw %s: %q, want %q", name, seen.Identity[name], want)
+			}
+		}
+		g.call("GET", "/orders/1", "").want(t, 401, "token_missing")
+		g.call("POST", "/orders/1", token).want(t, 403, "scope_missing")
+		g.call("GET", "/status", "").want(t, 200, "")
+	}
+}

@@ -1,0 +1,72 @@
+package e2e
+
+import (
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+)
+
+func trafficGoesOnWithoutConsul(t *testing.T, c *cluster) {
+	token := c.a.token(t, "reader")
+	calls := load{next: fixed("GET", "/orders/1", token), to: []*gateway{c.a, c.b}, callers: 4, pace: 5 * time.Millisecond}.start(t)
+	time.Sleep(200 * time.Millisecond)
+	c.consul.Pause()
+	time.Sleep(time.Second)
+	c.consul.Kill()
+	time.Sleep(2 * time.Second)
+	allOK(t, calls.stop())
+	for _, g := range []*gateway{c.a, c.b} {
+		if status, _ := fetch(g.admin + "/readyz"); status != http.StatusOK {
+			t.Errorf("/readyz %d without Consul", status)
+		}
+	}
+	c.consul.Restart() // empty; the backends come back to it by themselves
+	c.a.awaitInstances(t, "orders", 2)
+	c.b.awaitInstances(t, "orders", 2)
+	eventually(t, "calls succeed", c.both(func(g *gateway) bool { return g.call("GET", "/orders/1", token).status == http.StatusOK }))
+}
+
+func validationGoesOnWithoutTheDatabase(t *testing.T, c *cluster) {
+	warm, cold := c.a.token(t, "reader"), c.a.token(t, "reader")
+	login := c.login(t, c.a, "openid read:orders")
+	calls := load{next: fixed("GET", "/orders/1", warm), to: []*gateway{c.a, c.b}, callers: 4, pace: 5 * time.Millisecond}.start(t)
+	time.Sleep(200 * time.Millisecond)
+	c.postgres.Stop()
+	for _, g := range []*gateway{c.a, c.b} {
+		g.call("GET", "/orders/1", cold).want(t, 200, "") // not verified before
+		g.call("GET", "/orders/1", login.Access).want(t, 200, "")
+		eventually(t, "no tokens, but 503", func() bool {
+			status, answered := g.tokenEndpoint(t, "batch", batchSecret, url.Values{"grant_type": {"client_credentials"}})
+			return status == http.StatusServiceUnavailable && answered.Access == ""
+		})
+		status, answered := g.tokenEndpoint(t, "web", webSecret, url.Values{"grant_type": {"refresh_token"}, "refresh_token": {login.Refresh}})
+		if status != http.StatusServiceUnavailable || answered.Access != "" {
+			t.Errorf("refresh without the database: %d %s", status, answered.Error)
+		}
+		if status, _ := fetch(g.admin + "/readyz"); status != http.StatusOK {
+			t.Errorf("/readyz %d without the database", status)
+		}
+		if status, body := fetch(g.admin + "/readyz/authserver"); status != http.StatusServiceUnavailable || strings.Contains(body, c.store) {
+			t.Errorf("/readyz/authserver %d %s without the database", status, body)
+		}
+	}
+	time.Sleep(2 * time.Second)
+	allOK(t, calls.stop())
+	c.postgres.Restart()
+	for _, g := range []*gateway{c.a, c.b} {
+		eventually(t, "the authorization server is ready again", func() bool {
+			status, _ := fetch(g.admin + "/readyz/authserver")
+			return status == http.StatusOK
+		})
+		eventually(t, "tokens are issued again", func() bool {
+			status, _ := g.tokenEndpoint(t, "batch", batchSecret, url.Values{"grant_type": {"client_credentials"}})
+			return status == http.StatusOK
+		})
+	}
+	// A refresh that was refused did not spend its token.
+	if status, answered := c.b.tokenEndpoint(t, "web", webSecret, url.Values{"grant_type": {"refresh_token"}, "refresh_token": {login.Refresh}}); status != http.StatusOK {
+		t.Errorf("refresh after the outage: %d %s", status, answered.Error)
+	}
+}
