@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/redis/go-redis/v9"
 	"github.com/spf13/cobra"
 
 	"github.com/gatehouse/gatehouse/authserver/keys"
@@ -31,6 +32,8 @@ func runCommand() *cobra.Command {
 			return err
 		}
 		logger := slog.New(slog.NewJSONHandler(c.ErrOrStderr(), nil))
+		tuneMemory(logger)
+		redis.SetLogger(redisLog{logger})
 		file, err := load(*path, false)
 		if err == nil {
 			err = checkFile(file)

@@ -14,6 +14,7 @@ import (
 	"crypto/subtle"
 	"encoding/json"
 	"net/http"
+	"net/http/pprof"
 	"strings"
 	"time"
 
@@ -73,6 +74,11 @@ func (a *Admin) Handler() http.Handler {
 		api.Handle("/api/v1/", a.cfg.AuthServer)
 	}
 	mux.Handle("/api/v1/", a.admit(api))
+	profiles := http.NewServeMux()
+	profiles.HandleFunc("GET /debug/pprof/", pprof.Index)
+	profiles.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+	profiles.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	mux.Handle("/debug/pprof/", a.admit(profiles))
 	return mux
 }
 

@@ -140,7 +140,7 @@ func (f *forwarder) key(x *plugins.Exchange) uint64 {
 // attempt carries the exchange to one instance and back. status is what the
 // client got, 0 if nothing.
 func (f *forwarder) attempt(x *plugins.Exchange, inst *upstream.Instance, sc *scratch) (status int, failure *plugins.Error) {
-	deadline := x.Time.Add(f.request)
+	deadline, began := x.Time.Add(f.request), f.now()
 	c, err := inst.Conn(deadline)
 	if err != nil {
 		return 0, f.failed(x, nil, err)
@@ -153,7 +153,7 @@ func (f *forwarder) attempt(x *plugins.Exchange, inst *upstream.Instance, sc *sc
 		c.Out = append(c.Out, x.Content...)
 	}
 	if err == nil {
-		err = f.answer(x, c, sc, deadline)
+		err = f.answer(x, c, sc, deadline, began)
 	}
 	if err != nil {
 		failure = f.uploadFailure(up)

@@ -25,7 +25,7 @@ const maxInterims = 16
 
 // answer sends the request, unless an upload did, and reads heads up to the
 // final one, which it leaves in sc.
-func (f *forwarder) answer(x *plugins.Exchange, c *upstream.Conn, sc *scratch, deadline time.Time) error {
+func (f *forwarder) answer(x *plugins.Exchange, c *upstream.Conn, sc *scratch, deadline, began time.Time) error {
 	head, err := f.firstHead(x, c, deadline)
 	for range maxInterims {
 		if err != nil {
@@ -37,7 +37,7 @@ func (f *forwarder) answer(x *plugins.Exchange, c *upstream.Conn, sc *scratch, d
 		}
 		switch status := sc.answer.Status; {
 		case status >= http.StatusOK:
-			x.Record.Upstream = f.now().Sub(x.Time)
+			x.Record.Upstream = f.now().Sub(began)
 			return nil
 		case status == http.StatusSwitchingProtocols:
 			return errSwitched
