@@ -179,7 +179,7 @@ func (s *Server) mount(place metadata.Places, pages *web.Pages, sessions *sessio
 	}
 	s.handler = mux
 	s.admin = admin.New(admin.Config{
-		Store: c.Store, Clients: s.clients, Users: s.users, Scopes: s.scopes, Tokens: issuer, Revoker: revoker,
+		Store: c.Store, Clients: s.clients, Users: s.users, Scopes: s.scopes, Revoker: revoker,
 		Keys: c.Keys, Audit: s.audit, Logger: c.Logger, Now: c.Now, Timeout: pageTimeout,
 	})
 }

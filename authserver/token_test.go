@@ -230,8 +230,6 @@ func TestOAuth32_NoRedemptionWithoutPKCE(t *testing.T) {
 	e.redeem(code, "code_verifier", "").want(t, 400, "invalid_grant")
 	e.redeem(code).want(t, 200, "")
 	// A record without a challenge, which no version of ours writes.
-	code = b.mustCode(request("client_id", "first", "redirect_uri", "https://first.example.com/cb"))
-	_ = code
 	forged := "ghc_" + strings.Repeat("B", 43)
 	err := e.store.AddCode(t.Context(), store.Code{Hash: digest(forged), ClientID: "web", RedirectURI: callback,
 		Subject: "usr_x", Grant: "AAAAAAAAAAAAAAAAAAAAAA", Expires: e.clock.now().Add(time.Minute)})

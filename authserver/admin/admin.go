@@ -25,7 +25,6 @@ import (
 	"github.com/gatehouse/gatehouse/authserver/oauth"
 	"github.com/gatehouse/gatehouse/authserver/scopes"
 	"github.com/gatehouse/gatehouse/authserver/store"
-	"github.com/gatehouse/gatehouse/authserver/tokens"
 	"github.com/gatehouse/gatehouse/authserver/users"
 	"github.com/gatehouse/gatehouse/authserver/web"
 )
@@ -46,7 +45,6 @@ type Config struct {
 	Clients *clients.Registry
 	Users   *users.Registry
 	Scopes  *scopes.Catalogue
-	Tokens  *tokens.Issuer
 	Revoker Revoker
 	Keys    Rotator
 	Audit   *audit.Log

@@ -50,12 +50,12 @@ func Validate(c store.Client, scopes func(string) bool) error {
 		}
 	}
 	for _, u := range c.RedirectURIs {
-		if err := ValidateRedirect(u); err != nil {
+		if err := validateRedirect(u); err != nil {
 			problems = append(problems, err)
 		}
 	}
 	for _, u := range c.PostLogoutRedirectURIs {
-		if err := ValidateRedirect(u); err != nil {
+		if err := validateRedirect(u); err != nil {
 			problems = append(problems, err)
 		}
 	}
@@ -75,10 +75,10 @@ func validID(id string) bool {
 	return true
 }
 
-// ValidateRedirect accepts https, http on loopback, and private-use schemes in
+// validateRedirect accepts https, http on loopback, and private-use schemes in
 // reverse domain form (RFC 8252, 7.1). The error is an *oauth.Error with
 // invalid_redirect_uri (RFC 7591, 3.2.2).
-func ValidateRedirect(raw string) error {
+func validateRedirect(raw string) error {
 	refuse := func(why string) error {
 		return oauth.Refuse(oauth.InvalidRedirectURI, fmt.Sprintf("redirect URI %q %s", raw, why))
 	}

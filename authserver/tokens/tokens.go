@@ -42,8 +42,8 @@ type Keys interface {
 const (
 	use    = "token" // of the signing key
 	typeID = "JWT"
-	// Leeway is how far clocks may be apart.
-	Leeway = 30 * time.Second
+	// leeway is how far clocks may be apart.
+	leeway = 30 * time.Second
 )
 
 // ErrInvalid says that a token is not a live one of ours. It never tells why:
@@ -76,7 +76,7 @@ func New(c Config) *Issuer {
 	return &Issuer{
 		keys: c.Keys, issuer: c.Issuer, ttl: c.TTL, now: c.Now, revs: c.Store,
 		parser: jwt.NewParser(algorithms, jwt.WithIssuer(c.Issuer), jwt.WithExpirationRequired(), jwt.WithIssuedAt(),
-			jwt.WithLeeway(Leeway), jwt.WithTimeFunc(c.Now)),
+			jwt.WithLeeway(leeway), jwt.WithTimeFunc(c.Now)),
 		hints: jwt.NewParser(algorithms, jwt.WithoutClaimsValidation()),
 	}
 }
@@ -86,7 +86,7 @@ func (i *Issuer) TTL() time.Duration { return i.ttl }
 
 // Outlived returns when every token minted up to now has expired everywhere,
 // leeway and all: how long a revocation has to be remembered.
-func (i *Issuer) Outlived(now time.Time) time.Time { return now.Add(i.ttl + 2*Leeway) }
+func (i *Issuer) Outlived(now time.Time) time.Time { return now.Add(i.ttl + 2*leeway) }
 
 // Access is the content of an access token. No claim says anything else about
 // a person: names and addresses are userinfo's.

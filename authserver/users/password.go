@@ -25,17 +25,17 @@ const (
 // maxPassword bounds what is hashed; longer ones are refused, never cut.
 const maxPassword = 1024
 
-// MinPassword is the least length of a new password (NIST SP 800-63B).
-const MinPassword = 8
+// minPassword is the least length of a new password (NIST SP 800-63B).
+const minPassword = 8
 
 var (
-	// ErrHash says that a password hash is not argon2id in PHC form with sane
+	// errHash says that a password hash is not argon2id in PHC form with sane
 	// cost.
-	ErrHash = errors.New("password hash is not argon2id in PHC form ($argon2id$v=19$m=…,t=…,p=…$salt$hash)")
+	errHash = errors.New("password hash is not argon2id in PHC form ($argon2id$v=19$m=…,t=…,p=…$salt$hash)")
 	// ErrBusy says that too many passwords are being hashed already.
 	ErrBusy = errors.New("too many sign-ins at once")
 	// ErrPassword says that a new password is too short or too long.
-	ErrPassword = fmt.Errorf("a password has %d to %d bytes", MinPassword, maxPassword)
+	ErrPassword = fmt.Errorf("a password has %d to %d bytes", minPassword, maxPassword)
 )
 
 // phc is a parsed hash.
@@ -50,30 +50,30 @@ type phc struct {
 func parsePHC(s string) (phc, error) {
 	part := strings.Split(s, "$")
 	if len(part) != 6 || part[0] != "" || part[1] != "argon2id" || part[2] != "v=19" {
-		return phc{}, ErrHash
+		return phc{}, errHash
 	}
 	var h phc
 	if n, err := fmt.Sscanf(part[3], "m=%d,t=%d,p=%d", &h.memory, &h.time, &h.threads); err != nil || n != 3 {
-		return phc{}, ErrHash
+		return phc{}, errHash
 	}
 	if fmt.Sprintf("m=%d,t=%d,p=%d", h.memory, h.time, h.threads) != part[3] {
-		return phc{}, ErrHash
+		return phc{}, errHash
 	}
 	if h.threads < 1 || h.threads > 16 || h.time < 1 || h.time > 32 || h.memory < 8*uint32(h.threads) || h.memory > 256<<10 {
-		return phc{}, ErrHash
+		return phc{}, errHash
 	}
 	var err error
 	if h.salt, err = base64.RawStdEncoding.DecodeString(part[4]); err != nil || len(h.salt) < 8 || len(h.salt) > 64 {
-		return phc{}, ErrHash
+		return phc{}, errHash
 	}
 	if h.key, err = base64.RawStdEncoding.DecodeString(part[5]); err != nil || len(h.key) < 16 || len(h.key) > 64 {
-		return phc{}, ErrHash
+		return phc{}, errHash
 	}
 	return h, nil
 }
 
-// CheckHash reports whether s is a hash that can be verified.
-func CheckHash(s string) error {
+// checkHash reports whether s is a hash that can be verified.
+func checkHash(s string) error {
 	_, err := parsePHC(s)
 	return err
 }
@@ -122,7 +122,7 @@ func (h *hasher) do(ctx context.Context, f func()) error {
 
 // hash returns the PHC string of a password.
 func (h *hasher) hash(ctx context.Context, password string) (string, error) {
-	if len(password) < MinPassword || len(password) > maxPassword {
+	if len(password) < minPassword || len(password) > maxPassword {
 		return "", ErrPassword
 	}
 	p := phc{memory: costMemory, time: costTime, threads: costThreads, salt: make([]byte, saltLength)}

@@ -102,7 +102,7 @@ func (r *Registry) prepare(ctx context.Context, d Declared) (Declared, error) {
 	case (d.Password == "") == (d.PasswordHash == ""):
 		return d, errors.New("exactly one of password and password_hash is needed")
 	case d.PasswordHash != "":
-		return d, CheckHash(d.PasswordHash)
+		return d, checkHash(d.PasswordHash)
 	}
 	hash, err := r.hasher.hash(ctx, d.Password)
 	d.Password, d.PasswordHash = "", hash
@@ -115,8 +115,8 @@ func (r *Registry) Declare(p Prepared) {
 	r.declared.Store(&m)
 }
 
-// IsDeclared reports whether the configuration has a user of this name.
-func (r *Registry) IsDeclared(name string) bool {
+// isDeclared reports whether the configuration has a user of this name.
+func (r *Registry) isDeclared(name string) bool {
 	_, ok := (*r.declared.Load())[name]
 	return ok
 }
@@ -129,8 +129,8 @@ func validName(name string) bool {
 		!strings.ContainsFunc(name, func(c rune) bool { return c < ' ' || c == 0x7f || c == 0xfffd })
 }
 
-// NewSubject returns a subject that was never used.
-func NewSubject() string {
+// newSubject returns a subject that was never used.
+func newSubject() string {
 	var b [16]byte
 	rand.Read(b[:])
 	return "usr_" + base64.RawURLEncoding.EncodeToString(b[:])
@@ -162,7 +162,7 @@ func (r *Registry) Login(ctx context.Context, name, password string, ip netip.Ad
 	}
 	r.throttle.Succeeded(name, ip)
 	if u.Subject == "" { // the first login ever of a declared user
-		if u.Subject, err = r.store.SubjectFor(ctx, u.Name, NewSubject()); err != nil {
+		if u.Subject, err = r.store.SubjectFor(ctx, u.Name, newSubject()); err != nil {
 			return store.User{}, err
 		}
 	}
@@ -265,10 +265,10 @@ func (r *Registry) Add(ctx context.Context, u store.User, password string) (stor
 	if !validName(u.Name) {
 		return store.User{}, ErrName
 	}
-	if r.IsDeclared(u.Name) {
+	if r.isDeclared(u.Name) {
 		return store.User{}, store.ErrExists
 	}
-	u.Subject, u.Declared, u.Created, u.PasswordHash = NewSubject(), false, r.now(), ""
+	u.Subject, u.Declared, u.Created, u.PasswordHash = newSubject(), false, r.now(), ""
 	if password != "" {
 		hash, err := r.hasher.hash(ctx, password)
 		if err != nil {

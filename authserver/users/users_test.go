@@ -37,7 +37,7 @@ var ip = netip.MustParseAddr("192.0.2.1")
 
 func TestHashIsRaisedAtLogin(t *testing.T) {
 	r, s := newRegistry(t)
-	u := store.User{Subject: NewSubject(), Name: "carol", PasswordHash: cheapHash("correct horse"), Created: time.Now()}
+	u := store.User{Subject: newSubject(), Name: "carol", PasswordHash: cheapHash("correct horse"), Created: time.Now()}
 	if err := s.AddUser(t.Context(), u); err != nil {
 		t.Fatal(err)
 	}
@@ -92,7 +92,7 @@ func TestLongPasswordsAreRefusedNotCut(t *testing.T) {
 		t.Errorf("longer than allowed: %v", err)
 	}
 	hash := cheapHash("")
-	if err := s.AddUser(t.Context(), store.User{Subject: NewSubject(), Name: "empty", PasswordHash: hash, Created: time.Now()}); err != nil {
+	if err := s.AddUser(t.Context(), store.User{Subject: newSubject(), Name: "empty", PasswordHash: hash, Created: time.Now()}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := r.Login(t.Context(), "empty", long+"y", ip); !errors.Is(err, ErrCredentials) {

@@ -125,7 +125,7 @@ func secure(h http.Header, formAction string) {
 	noStore(h)
 	csp := "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; frame-ancestors 'none'"
 	switch formAction {
-	case AnyFormAction:
+	case anyFormAction:
 	case "":
 		csp += "; form-action 'self'"
 	default:
@@ -139,9 +139,9 @@ func secure(h http.Header, formAction string) {
 	h.Set("Permissions-Policy", "camera=(), geolocation=(), microphone=()")
 }
 
-// AnyFormAction leaves form-action out, for the redirect targets that CSP has
+// anyFormAction leaves form-action out, for the redirect targets that CSP has
 // no words for: an IPv6 literal is not a host-source.
-const AnyFormAction = "*"
+const anyFormAction = "*"
 
 // FormAction is the CSP source expression of a redirect URI that was
 // registered, so it is known to be well-formed.
@@ -157,7 +157,7 @@ func FormAction(redirectURI string) string {
 	host, _, _ := strings.Cut(rest, "/")
 	host, _, _ = strings.Cut(host, "?")
 	if strings.ContainsAny(host, "[]") {
-		return AnyFormAction
+		return anyFormAction
 	}
 	return scheme + "://" + host
 }

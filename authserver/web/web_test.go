@@ -143,7 +143,7 @@ func TestFormAction(t *testing.T) {
 	f("https://app.example.com", "https://app.example.com")
 	f("https://app.example.com?x", "https://app.example.com")
 	f("http://127.0.0.1:8080/cb", "http://127.0.0.1:8080")
-	f("http://[::1]:8080/cb", AnyFormAction)
+	f("http://[::1]:8080/cb", anyFormAction)
 	f("com.example.app:/cb", "com.example.app:")
 	f("com.example.app://cb", "com.example.app:")
 }
