@@ -160,6 +160,7 @@ func TestOAuth05To09_MalformedRequestsAreSentBack(t *testing.T) {
 	f("8 missing", "invalid_request", "response_type", "")
 	f("8 fragment", "invalid_request", "response_mode", "fragment")
 	f("15 scope beyond the client", "invalid_scope", "scope", "openid gatehouse:admin")
+	f("15 the server's own scope for a user", "invalid_scope", "scope", "openid gatehouse:admin", "client_id", "first", "redirect_uri", "https://first.example.com/cb")
 	f("15 scope that does not exist", "invalid_scope", "scope", "openid nonsense")
 	f("56 unknown resource", "invalid_target", "resource", "https://evil.example.com")
 	f("request object", "request_not_supported", "request", "eyJhbGciOiJub25lIn0.e30.")

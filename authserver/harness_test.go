@@ -118,7 +118,7 @@ func declared() authserver.Declared {
 		Clients: []authserver.Client{
 			{ID: "web", Name: "Web Shop", Secret: webSecret, Grants: both, Scopes: all,
 				RedirectURIs: []string{callback}, PostLogoutRedirectURIs: []string{"https://app.example.com/bye"}},
-			{ID: "first", Secret: webSecret, Grants: both, Scopes: all, RedirectURIs: []string{"https://first.example.com/cb"}, SkipConsent: true},
+			{ID: "first", Secret: webSecret, Grants: both, Scopes: append([]string{"gatehouse:admin"}, all...), RedirectURIs: []string{"https://first.example.com/cb"}, SkipConsent: true},
 			{ID: "spa", Grants: both, Scopes: all, RedirectURIs: []string{"https://spa.example.com/cb"}},
 			{ID: "native", Grants: both, Scopes: all, RedirectURIs: []string{"http://127.0.0.1/cb", "http://[::1]/cb", "com.example.app:/cb"}},
 			{ID: "several", Secret: webSecret, Grants: both[:1], Scopes: all,

@@ -263,6 +263,35 @@ func TestOAuth21_GuessingIsThrottledNotLocked(t *testing.T) {
 	}
 }
 
+func TestOAuth21_GuessingElsewhereDoesNotDelayAKnownBrowser(t *testing.T) {
+	e := start(t)
+	mine := e.browser()
+	signIn := func(b *browser, pw string) int {
+		t.Helper()
+		r := b.get(authorizeURL(request("prompt", "login")))
+		r = b.get(r.header.Get("Location"))
+		return b.post("/oauth/login", with(fields(r.body), "username", "alice", "password", pw)).status
+	}
+	if got := signIn(mine, password); got != http.StatusSeeOther {
+		t.Fatal(got)
+	}
+	for range 6 {
+		signIn(e.browser(), "a wrong guess")
+	}
+	if got := signIn(e.browser(), password); got != http.StatusTooManyRequests {
+		t.Errorf("an unknown browser: %d, want 429", got)
+	}
+	if got := signIn(mine, password); got != http.StatusSeeOther {
+		t.Errorf("the user's own browser: %d: guessing keeps the user out", got)
+	}
+	for range 6 {
+		signIn(mine, "a wrong guess")
+	}
+	if got := signIn(mine, password); got != http.StatusTooManyRequests {
+		t.Errorf("guessing in the known browser: %d, want 429", got)
+	}
+}
+
 func TestOAuth23_InteractionIsBoundToItsBrowser(t *testing.T) {
 	e := start(t)
 	a, b := e.browser(), e.browser()

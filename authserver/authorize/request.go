@@ -11,6 +11,7 @@ import (
 
 	"github.com/gatehouse/gatehouse/authserver/clients"
 	"github.com/gatehouse/gatehouse/authserver/oauth"
+	"github.com/gatehouse/gatehouse/authserver/scopes"
 	"github.com/gatehouse/gatehouse/authserver/store"
 	"github.com/gatehouse/gatehouse/authserver/web"
 )
@@ -89,7 +90,7 @@ func (e *Endpoint) check(q *request) error {
 	}
 	q.nonce = f.Value("nonce")
 	var err error
-	if q.scopes, err = e.Scopes.Grant(f.Value("scope"), q.client.Scopes); err != nil {
+	if q.scopes, err = e.Scopes.Grant(f.Value("scope"), scopes.Personal(q.client.Scopes)); err != nil {
 		return err
 	}
 	if q.resources, err = e.Scopes.Audience(f.All("resource")); err != nil {

@@ -135,13 +135,16 @@ func (e *Endpoint) submit(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	name := strings.TrimSpace(form.Value("username"))
-	u, err := e.Users.Login(r.Context(), name, form.Value("password"), web.ClientIP(r))
+	u, err := e.Users.Login(r.Context(), name, form.Value("password"), e.Sessions.Device(r, name), web.ClientIP(r))
 	if err != nil {
 		return e.failed(w, r, i, view{Username: name, Interaction: handle}, u, err)
 	}
 	s, err := e.begin(w, r, u)
 	if err != nil {
 		return err
+	}
+	if err := e.Sessions.MarkDevice(w, r, name); err != nil {
+		return oauth.Failed(err)
 	}
 	e.Observer.Login("success")
 	if handle == "" {

@@ -24,7 +24,9 @@ const (
 	Profile       = "profile"
 	Email         = "email"
 	OfflineAccess = "offline_access"
-	// Admin and Read open the admin API.
+	// Admin and Read open the admin API. Like every scope of the server itself
+	// they are given to clients in their own name only: what a user may do here
+	// is not the client's to decide, and users have no such right to pass on.
 	Admin = "gatehouse:admin"
 	Read  = "gatehouse:read"
 	// Introspect lets a client, as a resource server, look at the tokens of
@@ -97,15 +99,22 @@ func (c *Catalogue) Advertised() []string {
 	return list
 }
 
-// Grant returns the scopes that a request gets: those asked for, each once, or
-// the whole allowed list but offline_access where none is asked for. One that
+// Personal is the allowed list without the server's own scopes, for requests
+// in the name of a user.
+func Personal(allowed []string) []string {
+	return slices.DeleteFunc(slices.Clone(allowed), func(s string) bool { return slices.Contains(internal, s) })
+}
+
+// Grant returns the scopes that a request gets: those asked for, each once.
+// Where none is asked for it gets the whole allowed list, but neither
+// offline_access nor the server's own scopes, which have to be meant. One that
 // is not allowed, or does not exist any more, makes the request invalid_scope.
 func (c *Catalogue) Grant(asked string, allowed []string) ([]string, error) {
 	p := c.current.Load()
 	if asked == "" {
 		all := make([]string, 0, len(allowed))
 		for _, s := range allowed {
-			if s != OfflineAccess && p.Known(s) {
+			if s != OfflineAccess && !slices.Contains(internal, s) && p.Known(s) {
 				all = append(all, s)
 			}
 		}

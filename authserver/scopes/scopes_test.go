@@ -29,7 +29,9 @@ func TestGrant(t *testing.T) {
 			t.Errorf("%q: %v %v, want %v", asked, got, err, want)
 		}
 	}
-	all := []string{OpenID, OfflineAccess, "read", "write", "gone"}
+	all := []string{OpenID, OfflineAccess, Read, "read", "write", "gone"}
+	f("gatehouse:read read", all, []string{Read, "read"})
+	f("gatehouse:read", Personal(all), nil)
 	f("", all, []string{OpenID, "read", "write"})
 	f("read", all, []string{"read"})
 	f(" read  write read ", all, []string{"read", "write"})

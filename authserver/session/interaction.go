@@ -49,6 +49,8 @@ const (
 	answerLife = time.Minute
 )
 
+var encoding = base64.RawURLEncoding.Strict()
+
 func newAEAD(key []byte) (cipher.AEAD, error) {
 	block, err := aes.NewCipher(key)
 	if err != nil {
@@ -70,13 +72,13 @@ func (m *Manager) Seal(browser string, i Interaction) (string, error) {
 		return "", fmt.Errorf("seal interaction: %w", err)
 	}
 	bind := sha256.Sum256([]byte(browser))
-	return base64.RawURLEncoding.EncodeToString(m.aead.Seal(nil, nil, plain, bind[:])), nil
+	return encoding.EncodeToString(m.aead.Seal(nil, nil, plain, bind[:])), nil
 }
 
 // Open returns the interaction of a handle; ErrInteraction.
 func (m *Manager) Open(browser, handle string) (Interaction, error) {
 	var i Interaction
-	sealed, err := base64.RawURLEncoding.Strict().DecodeString(handle)
+	sealed, err := encoding.DecodeString(handle)
 	if err != nil || browser == "" {
 		return i, ErrInteraction
 	}

@@ -136,11 +136,17 @@ func newSubject() string {
 	return "usr_" + base64.RawURLEncoding.EncodeToString(b[:])
 }
 
-// Login returns the user whose password this is. Errors: ErrCredentials, with
+// Login returns the user whose password this is. device names a browser on
+// which this user signed in before, "" for any other: failures elsewhere do not
+// delay it, so that nobody can keep a user out by guessing. Errors: ErrCredentials, with
 // the user for the audit where there is one of this name; *ThrottledError;
 // ErrBusy; any other is the store's.
-func (r *Registry) Login(ctx context.Context, name, password string, ip netip.Addr) (store.User, error) {
-	if wait := r.throttle.Wait(name, ip); wait > 0 {
+func (r *Registry) Login(ctx context.Context, name, password, device string, ip netip.Addr) (store.User, error) {
+	account := "name\x00" + name
+	if device != "" {
+		account = "device\x00" + device
+	}
+	if wait := r.throttle.Wait(account, ip); wait > 0 {
 		return store.User{}, &ThrottledError{Wait: wait}
 	}
 	u, hash, err := r.find(ctx, name)
@@ -157,10 +163,10 @@ func (r *Registry) Login(ctx context.Context, name, password string, ip netip.Ad
 		return store.User{}, err
 	}
 	if !right || !known {
-		r.throttle.Failed(name, ip)
+		r.throttle.Failed(account, ip)
 		return u, ErrCredentials
 	}
-	r.throttle.Succeeded(name, ip)
+	r.throttle.Succeeded(account, ip)
 	if u.Subject == "" { // the first login ever of a declared user
 		if u.Subject, err = r.store.SubjectFor(ctx, u.Name, newSubject()); err != nil {
 			return store.User{}, err

@@ -41,17 +41,17 @@ func TestHashIsRaisedAtLogin(t *testing.T) {
 	if err := s.AddUser(t.Context(), u); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.Login(t.Context(), "carol", "wrong horse", ip); !errors.Is(err, ErrCredentials) {
+	if _, err := r.Login(t.Context(), "carol", "wrong horse", "", ip); !errors.Is(err, ErrCredentials) {
 		t.Fatalf("wrong password: %v", err)
 	}
-	if _, err := r.Login(t.Context(), "carol", "correct horse", ip); err != nil {
+	if _, err := r.Login(t.Context(), "carol", "correct horse", "", ip); err != nil {
 		t.Fatal(err)
 	}
 	raised, err := s.UserByName(t.Context(), "carol")
 	if err != nil || !strings.HasPrefix(raised.PasswordHash, "$argon2id$v=19$m=19456,t=2,p=1$") {
 		t.Fatalf("hash %.40s %v", raised.PasswordHash, err)
 	}
-	if _, err := r.Login(t.Context(), "carol", "correct horse", ip); err != nil {
+	if _, err := r.Login(t.Context(), "carol", "correct horse", "", ip); err != nil {
 		t.Fatalf("with the raised hash: %v", err)
 	}
 }
@@ -67,19 +67,19 @@ func TestDeclaredUserKeepsItsSubject(t *testing.T) {
 		r.Declare(p)
 	}
 	declare(Declared{Name: "alice", PasswordHash: cheapHash("correct horse"), Email: "a@example.com"})
-	first, err := r.Login(t.Context(), "alice", "correct horse", ip)
+	first, err := r.Login(t.Context(), "alice", "correct horse", "", ip)
 	if err != nil || !strings.HasPrefix(first.Subject, "usr_") || first.Email != "a@example.com" {
 		t.Fatalf("%+v %v", first, err)
 	}
 	declare()
-	if _, err := r.Login(t.Context(), "alice", "correct horse", ip); !errors.Is(err, ErrCredentials) {
+	if _, err := r.Login(t.Context(), "alice", "correct horse", "", ip); !errors.Is(err, ErrCredentials) {
 		t.Errorf("gone from the configuration: %v", err)
 	}
 	if _, err := r.User(t.Context(), first.Subject); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("gone from the configuration: %v", err)
 	}
 	declare(Declared{Name: "alice", PasswordHash: cheapHash("another horse")})
-	again, err := r.Login(t.Context(), "alice", "another horse", ip)
+	again, err := r.Login(t.Context(), "alice", "another horse", "", ip)
 	if err != nil || again.Subject != first.Subject {
 		t.Errorf("subject %q, was %q: %v", again.Subject, first.Subject, err)
 	}
@@ -95,10 +95,10 @@ func TestLongPasswordsAreRefusedNotCut(t *testing.T) {
 	if err := s.AddUser(t.Context(), store.User{Subject: newSubject(), Name: "empty", PasswordHash: hash, Created: time.Now()}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.Login(t.Context(), "empty", long+"y", ip); !errors.Is(err, ErrCredentials) {
+	if _, err := r.Login(t.Context(), "empty", long+"y", "", ip); !errors.Is(err, ErrCredentials) {
 		t.Errorf("a password that is too long matched: %v", err)
 	}
-	if _, err := r.Login(t.Context(), strings.Repeat("n", 1000), "x", ip); !errors.Is(err, ErrCredentials) {
+	if _, err := r.Login(t.Context(), strings.Repeat("n", 1000), "x", "", ip); !errors.Is(err, ErrCredentials) {
 		t.Errorf("a name that is too long: %v", err)
 	}
 }
