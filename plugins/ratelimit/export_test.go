@@ -6,11 +6,16 @@ import (
 	"github.com/gatehouse/gatehouse/routes"
 )
 
-// LeaseBounds tells the life and the most tokens of a limit's leases.
-func LeaseBounds(p *Plugin, rl *routes.RateLimit) (life time.Duration, most int64) {
+// Slack is by how much leases may miss a limit: min(rate·life, nodes·most).
+func Slack(p *Plugin, rl *routes.RateLimit, nodes int) float64 {
 	pol, err := p.compile(rl, "", "")
 	if err != nil {
 		panic(err)
 	}
-	return time.Duration(pol.life), pol.most
+	life, most, capped := pol.lease(int64(nodes))
+	slack := time.Duration(life).Seconds() * 1e6 / float64(pol.limit.Interval)
+	if capped {
+		slack = min(slack, float64(int64(nodes)*most))
+	}
+	return slack
 }

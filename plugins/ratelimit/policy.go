@@ -33,9 +33,10 @@ type policy struct {
 	// request.
 	local, exact bool
 	onFailure    onFailure
-	// life and most bound a lease: its time in nanoseconds and its tokens.
-	life int64
-	most int64
+	// slack is the number of tokens by which leases may miss the limit, life
+	// the nanoseconds in which the rate brings as many.
+	slack int64
+	life  int64
 	// denyFloor is the shortest refusal without asking again, nanoseconds.
 	denyFloor int64
 	// fields is the RateLimit-Policy line and the RateLimit line up to the
@@ -175,17 +176,29 @@ func (pol *policy) setLimit(rl *routes.RateLimit) error {
 // maxDenyFloor keeps long leases from making refusals coarse.
 const maxDenyFloor = 50 * time.Millisecond
 
-// setLease bounds leases so that what they may admit too much, rate·life,
-// stays within shareOfWindow of burst + one second's rate.
+// setLease fixes by how much leases may miss the limit: shareOfWindow of the
+// burst and one second's rate.
 func (pol *policy) setLease() {
 	perSecond := 1e6 / float64(pol.limit.Interval)
-	allowed := shareOfWindow * (float64(pol.limit.Burst) + perSecond)
-	pol.life = int64(min(float64(maxLife), allowed/perSecond*1e9))
-	pol.most = max(pol.cost, int64(allowed))
+	slack := shareOfWindow * (float64(pol.limit.Burst) + perSecond)
+	pol.slack = max(pol.cost, int64(slack))
+	pol.life = int64(min(float64(maxLife), slack/perSecond*1e9))
 	if pol.life < int64(minLife) {
 		pol.exact = true
 	}
 	pol.denyFloor = min(pol.life/2, int64(maxDenyFloor), pol.limit.span()*1000/4)
+}
+
+// lease returns the life of a lease in nanoseconds and the tokens that one
+// replica may hold. Either bounds what the replicas may admit too much by
+// slack: a life of slack/rate, whatever they hold, or slack/nodes tokens each,
+// however long. The second serves callers that are slow for their limit with
+// fewer calls, while there are enough tokens for all replicas.
+func (pol *policy) lease(nodes int64) (life, most int64, capped bool) {
+	if share := pol.slack / nodes; pol.life < int64(maxLife) && share >= minShare*pol.cost {
+		return int64(maxLife), share, true
+	}
+	return pol.life, pol.slack, false
 }
 
 // render prepares the response fields of draft-ietf-httpapi-ratelimit-headers-11.

@@ -7,11 +7,11 @@
 // is away, and the RateLimit response fields. It does not own who the caller is
 // (plugins/auth) or what a client's address is (gateway/server).
 //
-// A leased bucket debits the store first and spends locally within the lease's
-// life L; so the replicas together admit in any window at most
-// burst + rate·window + min(rate·L, replicas·lease), where L is chosen so that
-// rate·L is at most 5 % of the burst and one second's rate. Losing the store
-// costs at most one more burst.
+// A leased bucket debits the store first and spends locally: at most q tokens
+// per replica, each within the lease's life L. So N replicas together admit in
+// any window at most burst + rate·window + min(rate·L, N·q), and L or q is
+// chosen so that this slack is at most 5 % of the burst and one second's rate.
+// Losing the store costs at most one more burst.
 //
 //	p := ratelimit.New(ratelimit.Config{Store: store})
 //	go p.Run(ctx)
@@ -38,6 +38,8 @@ const (
 	// long tokens may lie in a replica that does not need them.
 	minLife = 10 * time.Millisecond
 	maxLife = time.Second
+	// minShare is the fewest tokens for which a replica's share is leased.
+	minShare = 16
 	// exactBelow is the burst per replica under which leases starve others.
 	exactBelow = 20
 

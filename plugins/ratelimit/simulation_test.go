@@ -116,9 +116,8 @@ func (s *scenario) run(t *testing.T) (res result) {
 		for i := range all {
 			all[i] = startReplica(t, tw.View(fmt.Sprint(i)), s)
 		}
-		life, most := ratelimit.LeaseBounds(all[0].plugin, &s.limit)
 		rate := float64(s.limit.Limit) / s.limit.Per.Seconds()
-		res.slack = min(rate*life.Seconds(), float64(int64(s.replicas)*most))
+		res.slack = ratelimit.Slack(all[0].plugin, &s.limit, s.replicas)
 
 		var mu sync.Mutex
 		var wg sync.WaitGroup
@@ -148,7 +147,6 @@ func (s *scenario) run(t *testing.T) (res result) {
 				wg.Wait()
 				all[e.replica].stop()
 				all[e.replica] = startReplica(t, tw.View(fmt.Sprint(e.replica)), s)
-				res.slack += float64(most) // held by the dead and the new one
 			case "flush":
 				tw.Flush()
 				res.slack += float64(s.limit.Burst)

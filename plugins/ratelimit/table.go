@@ -167,9 +167,21 @@ func (b *bucket) shrink() {
 
 // grow makes the next lease larger if this one was used up in less than half
 // of its life, which is when its successor is asked for.
-func (b *bucket) grow(now int64) {
-	if b.now.granted > 0 && now-b.now.since < b.pol.life/2 {
+func (b *bucket) grow(life, most, now int64) {
+	if b.now.granted > 0 && now-b.now.since < life/2 {
 		b.want *= 2
 	}
-	b.want = min(max(b.want, b.pol.cost), b.pol.most)
+	b.want = max(b.pol.cost, min(b.want, most))
+}
+
+// held is how many tokens are leased and may still be spent.
+func (b *bucket) held(now int64) int64 {
+	var n int64
+	if now < b.now.until {
+		n += b.now.tokens
+	}
+	if now < b.later.until {
+		n += b.later.tokens
+	}
+	return n
 }

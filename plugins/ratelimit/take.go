@@ -197,11 +197,7 @@ func (p *Plugin) fallback(sh *shard, b *bucket, pol *policy, now int64) decision
 // remaining is what the caller may still count on: the lease and a share of
 // what was free, rounded down.
 func (p *Plugin) remaining(b *bucket, now int64) int64 {
-	n := b.now.tokens
-	if now < b.later.until {
-		n += b.later.tokens
-	}
-	return n + b.free/p.nodes.Load()
+	return b.held(now) + b.free/p.nodes.Load()
 }
 
 // addDebt notes n tokens that the store does not know of. More than one burst

@@ -52,7 +52,8 @@ func (p *Plugin) ask(sh *shard, b *bucket, queue chan work, now int64) bool {
 		return false
 	}
 	b.asking = true
-	b.grow(now)
+	life, most, _ := b.pol.lease(p.nodes.Load())
+	b.grow(life, most, now)
 	return true
 }
 
@@ -133,11 +134,11 @@ func (s *sender) drain(queue chan work) {
 // send puts the batch to the store in one call and settles every ask.
 func (s *sender) send(ctx context.Context) {
 	s.asks = s.asks[:0]
+	sent := s.p.elapsed() // before sending: tokens die no later than promised
 	for i := range s.batch {
-		s.asks = append(s.asks, s.p.prepare(&s.batch[i]))
+		s.asks = append(s.asks, s.p.prepare(&s.batch[i], sent))
 	}
 	err := errDown
-	sent := s.p.elapsed() // before sending: tokens die no later than promised
 	if !s.p.health.down() || s.p.health.trial.Load() {
 		call, cancel := context.WithTimeout(ctx, callTimeout)
 		err = s.p.store.Ask(call, s.asks)
@@ -156,7 +157,7 @@ func (s *sender) send(ctx context.Context) {
 }
 
 // prepare makes the store's ask of w, with all that is wanted by now.
-func (p *Plugin) prepare(w *work) StoreAsk {
+func (p *Plugin) prepare(w *work, now int64) StoreAsk {
 	b := w.b
 	w.sh.mu.Lock()
 	defer w.sh.mu.Unlock()
@@ -174,9 +175,15 @@ func (p *Plugin) prepare(w *work) StoreAsk {
 		a.Ask.Want = 0
 		return a
 	}
-	a.Ask.Need = max(0, b.waiting-b.now.tokens)
+	held := b.held(now)
+	life, most, capped := pol.lease(p.nodes.Load())
+	a.Ask.Need = max(0, b.waiting-held)
 	a.Ask.Want = max(b.want, a.Ask.Need)
-	a.Life = time.Duration(pol.life)
+	if capped {
+		a.Ask.Want = max(pol.cost, min(a.Ask.Want, most-held))
+		a.Ask.Need = min(a.Ask.Need, a.Ask.Want)
+	}
+	a.Life = time.Duration(life)
 	return a
 }
 
