@@ -51,7 +51,7 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(runCommand(), devCommand(), checkCommand(), routesCommand(), hashPasswordCommand(), keyCommand(), demoBackendCommand(), versionCommand())
+	root.AddCommand(runCommand(), devCommand(), checkCommand(), routesCommand(), hashPasswordCommand(), keyCommand(), demoBackendCommand(), versionCommand(), healthcheckCommand())
 	err := root.ExecuteContext(ctx)
 	var usage usageError
 	switch {
