@@ -68,10 +68,10 @@ func newEdge(file *routes.File, i *issuer, logger *slog.Logger, registry *promet
 		limits.Store = e.redis
 	}
 	e.limiter = ratelimit.New(limits)
-	breakers := breaker.New()
+	breakers, retries := breaker.New(), retry.New(nil)
 	e.plugins = all.All(all.Deps{
 		Auth: auth.New(check), Identity: auth.NewIdentity(signer, ownIssuer),
-		RateLimit: e.limiter, Breaker: breakers, Retry: retry.New(nil),
+		RateLimit: e.limiter, Breaker: breakers, Retry: retries,
 	})
 	if file.Consul != nil {
 		source, err := consul.New(consul.Config{
@@ -91,6 +91,7 @@ func newEdge(file *routes.File, i *issuer, logger *slog.Logger, registry *promet
 	}
 	registerLimiter(registry, e.limiter)
 	registerBreakers(registry, breakers)
+	registerRetries(registry, retries)
 	registerVerifier(registry, e.verifier)
 	return e, nil
 }

@@ -265,6 +265,11 @@ func newTokenMetrics(r *prometheus.Registry) *tokenMetrics {
 		reuse:  prometheus.NewCounter(prometheus.CounterOpts{Name: "authserver_refresh_reuse_total", Help: "Refresh token families revoked because a spent token came back."}),
 	}
 	r.MustRegister(m.issued, m.errors, m.logins, m.reuse)
+	// A series that is there from the start lets the first event be seen as a
+	// rate.
+	for _, result := range []string{"success", "failure", "throttled", "busy"} {
+		m.logins.WithLabelValues(result)
+	}
 	return m
 }
 

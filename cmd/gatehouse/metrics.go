@@ -7,9 +7,11 @@ import (
 
 	"github.com/gatehouse/gatehouse/discovery"
 	"github.com/gatehouse/gatehouse/discovery/consul"
+	"github.com/gatehouse/gatehouse/gateway/server"
 	"github.com/gatehouse/gatehouse/plugins/auth"
 	"github.com/gatehouse/gatehouse/plugins/breaker"
 	"github.com/gatehouse/gatehouse/plugins/ratelimit"
+	"github.com/gatehouse/gatehouse/plugins/retry"
 )
 
 // scrape is a collector whose metrics are read when it is scraped.
@@ -136,6 +138,27 @@ func registerBreakers(r *prometheus.Registry, b *breaker.Plugin) {
 			add(opened, counter, float64(s.Opened), s.Service)
 			add(refused, counter, float64(s.Refused), s.Service)
 		}
+	}})
+}
+
+func registerRetries(r *prometheus.Registry, p *retry.Plugin) {
+	attempts := desc("gateway_retries_total", "Attempts that were repeated, or not because the budget was spent, by result.", "result")
+	r.MustRegister(scrape{descs: []*prometheus.Desc{attempts}, fill: func(add adder) {
+		repeated, exhausted := p.Stats()
+		add(attempts, counter, float64(repeated), "repeated")
+		add(attempts, counter, float64(exhausted), "budget_spent")
+	}})
+}
+
+// registerAccessLog shows what the log lost; l is nil where it is off.
+func registerAccessLog(r *prometheus.Registry, l *server.AccessLog) {
+	dropped := desc("gateway_log_dropped_total", "Lines of the access log lost because its sink was too slow.")
+	r.MustRegister(scrape{descs: []*prometheus.Desc{dropped}, fill: func(add adder) {
+		n := uint64(0)
+		if l != nil {
+			n = l.Dropped()
+		}
+		add(dropped, counter, float64(n))
 	}})
 }
 

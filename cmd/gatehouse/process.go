@@ -93,6 +93,7 @@ func newProcess(ctx context.Context, file *routes.File, dev bool, logger *slog.L
 		}
 		recorders = append(recorders, p.accesses)
 	}
+	registerAccessLog(p.registry, p.accesses)
 	p.server = server.New(server.Config{
 		Handler: p.gateway.Serve, Limits: file.Server, Trusted: file.TrustedProxies,
 		Recorders: recorders, Logger: logger, Now: time.Now,
