@@ -14,6 +14,7 @@ func TestTwoGateways(t *testing.T) {
 		test func(*testing.T, *cluster)
 	}{
 		{"a registered backend is called with the caller's identity", registeredBackendIsCalled},
+		{"forged tokens are refused", forgedTokensAreRefused},
 		{"a leased limit holds over both gateways", leasedLimitIsShared},
 		{"an exact limit is exact over both gateways", exactLimitIsExact},
 		{"a revoked token ends at the other gateway within a second", revokedTokensEndEverywhere},

@@ -23,9 +23,18 @@ func trafficGoesOnWithoutConsul(t *testing.T, c *cluster) {
 		}
 	}
 	c.consul.Restart() // empty; the backends come back to it by themselves
-	c.a.awaitInstances(t, "orders", 2)
-	c.b.awaitInstances(t, "orders", 2)
-	eventually(t, "calls succeed", c.both(func(g *gateway) bool { return g.call("GET", "/orders/1", token).status == http.StatusOK }))
+	eventually(t, "the backends are registered again", func() bool {
+		status, body := fetch("http://" + c.consul.Addr + "/v1/health/service/orders?passing=1")
+		return status == http.StatusOK && strings.Count(body, `"ServiceID":`) == len(c.orders)
+	})
+	registered := time.Now()
+	eventually(t, "the gateways know what Consul knows", c.both(func(g *gateway) bool {
+		age, known := g.metric(t, `gateway_discovery_index_age_seconds{service="orders",tag=""}`)
+		n, _ := g.metric(t, `gateway_discovery_instances{service="orders",tag=""}`)
+		return known && n == float64(len(c.orders)) && age < time.Since(registered).Seconds()
+	}))
+	c.a.call("GET", "/orders/1", token).want(t, 200, "")
+	c.b.call("GET", "/orders/1", token).want(t, 200, "")
 }
 
 func validationGoesOnWithoutTheDatabase(t *testing.T, c *cluster) {
