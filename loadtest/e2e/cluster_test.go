@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -122,7 +123,7 @@ authserver:
       redirect_uris: [{{.Callback}}]
       grants: [authorization_code, refresh_token]
       scopes: [openid, profile, email, read:orders, write:orders]
-  users: [{name: alice, password: {{.Password}}, email: alice@example.com, display_name: Alice}]
+  users: [{name: alice, password_hash: "{{.PasswordHash}}", email: alice@example.com, display_name: Alice}]
 issuers:
   - {issuer: {{.External}}, audiences: [{{.Issuer}}]}
 services:
@@ -147,9 +148,22 @@ func (c *cluster) writeShared(t testing.TB) {
 	writeFile(t, filepath.Join(c.folder, "gatehouse.yaml"), render(t, sharedFile, map[string]string{
 		"Store": c.store, "Redis": c.redis.Addr, "Consul": c.consul.Addr, "Issuer": c.issuer,
 		"KEK":         base64.StdEncoding.EncodeToString(c.kek),
-		"BatchSecret": batchSecret, "WebSecret": webSecret, "Callback": callback, "Password": password,
+		"BatchSecret": batchSecret, "WebSecret": webSecret, "Callback": callback, "PasswordHash": hashPassword(t),
 		"External": c.external.url,
 	}))
+}
+
+// hashPassword has the program hash the user's password, which costs less once
+// than at every reload.
+func hashPassword(t testing.TB) string {
+	t.Helper()
+	c := exec.Command(program(t), "hash-password")
+	c.Stdin = strings.NewReader(password + "\n")
+	out, err := c.Output()
+	if err != nil {
+		t.Fatalf("hash-password: %v", err)
+	}
+	return strings.TrimSpace(string(out))
 }
 
 // extra is a file that both gateways include besides the shared one.
