@@ -221,3 +221,16 @@ func TestAsksAllocateLittle(t *testing.T) {
 		t.Errorf("%.1f allocations for %d buckets", n, len(asks))
 	}
 }
+
+func FuzzRedisURL(f *testing.F) {
+	for _, seed := range []string{"redis://u:p@h:1/2", "redis+sentinel://a,b:2/m/1", "rediss://[::1]", "://", "redis://@/%"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, url string) {
+		const password = "s3cr3t-w0rd"
+		_, _ = redisClient(url)
+		if _, err := redisClient("redis://u:" + password + "@" + url); err != nil && strings.Contains(err.Error(), password) {
+			t.Errorf("the error shows the password: %v", err)
+		}
+	})
+}
