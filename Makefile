@@ -24,6 +24,10 @@ quick:
 servers:
 	deploy/test-servers
 
+# The topology of docker-compose.yml as processes on loopback, until Ctrl-C.
+cluster: servers
+	$(GO) run ./loadtest/cluster
+
 bench:
 	$(GO) run ./loadtest/bench -write
 
