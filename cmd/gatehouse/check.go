@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -48,7 +49,10 @@ type finding struct {
 func report(w io.Writer, format string, file *routes.File, err error) error {
 	list := []finding{}
 	for _, p := range problems(err) {
-		list = append(list, asFinding(p, "error"))
+		// Two plugins may find the same mistake.
+		if f := asFinding(p, "error"); !slices.Contains(list, f) {
+			list = append(list, f)
+		}
 	}
 	found := len(list) > 0
 	if file != nil {

@@ -18,6 +18,7 @@ import (
 	"github.com/gatehouse/gatehouse/authserver"
 	asadmin "github.com/gatehouse/gatehouse/authserver/admin"
 	"github.com/gatehouse/gatehouse/authserver/keys"
+	"github.com/gatehouse/gatehouse/authserver/oauth"
 	"github.com/gatehouse/gatehouse/authserver/revfeed"
 	"github.com/gatehouse/gatehouse/authserver/store/sqlstore"
 	"github.com/gatehouse/gatehouse/authserver/users"
@@ -238,9 +239,16 @@ func (i *issuer) openFeed(file *routes.File, logger *slog.Logger) (err error) {
 		}
 		i.relay = revfeed.NewRelay(revfeed.RelayConfig{Log: i.store, Redis: i.redis, OnError: report})
 	}
-	i.follower = revfeed.NewFollower(revfeed.FollowerConfig{Log: i.store, Redis: i.redis, Apply: i.denied.Apply, OnError: report})
+	i.follower = revfeed.NewFollower(revfeed.FollowerConfig{Log: i.store, Redis: i.redis, Apply: i.apply, OnError: report})
 	i.store.OnRevoke(i.wake)
 	return nil
+}
+
+// apply puts revocations into force: the edge refuses the tokens, and the
+// server mints none that would be refused at once.
+func (i *issuer) apply(entries []oauth.Revocation) {
+	i.denied.Apply(entries)
+	i.server.Noted(entries)
 }
 
 // wake tells this process that the log has grown.

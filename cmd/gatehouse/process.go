@@ -163,7 +163,9 @@ func (p *process) Run(ctx context.Context) error {
 	if p.accesses != nil {
 		start("access log", p.accesses.Run)
 	}
-	admins := p.serveAdmin(start)
+	if admins := p.serveAdmin(start); admins != nil {
+		defer admins.Close()
+	}
 	if err := p.publish(ctx, p.file.Load()); err != nil {
 		return err
 	}
@@ -182,9 +184,6 @@ func (p *process) Run(ctx context.Context) error {
 	case err = <-failed:
 	}
 	p.drain()
-	if admins != nil {
-		_ = admins.Close()
-	}
 	return err
 }
 
