@@ -80,6 +80,15 @@ func (r *remote) find(kid string) (key, bool) {
 
 func (r *remote) missing(ctx context.Context, _ string) bool {
 	r.gate.pass(ctx, func() {
+		// Who waits for the first keys does not use up the look that a
+		// rotation soon afterwards will need.
+		if r.set.Load() == nil {
+			defer func() {
+				if r.set.Load() != nil {
+					r.gate.forgive()
+				}
+			}()
+		}
 		r.mu.Lock()
 		round := r.round
 		if !r.fetching {

@@ -46,6 +46,19 @@ func TestRotationOfExternalKeysCostsNoRequest(t *testing.T) {
 	}
 }
 
+func TestRotationSoonAfterTheFirstKeysCostsNoRequest(t *testing.T) {
+	before, after := newSigning(t, "a", "ES256"), newSigning(t, "b", "ES256")
+	idp, c := newProvider(t, before), newClock()
+	v := external(t, c, newRing(), trusting(idp, "ES256"))
+	if _, err := verify(v, before.token(t, claimsOf(idp.URL, nil), nil), t0); err != nil {
+		t.Fatal(err)
+	}
+	idp.publish(t, after)
+	if _, err := verify(v, after.token(t, claimsOf(idp.URL, nil), nil), t0); err != nil {
+		t.Errorf("new key: %v", err)
+	}
+}
+
 func TestCachedTokenDiesWithItsKey(t *testing.T) {
 	before, after := newSigning(t, "a", "ES256"), newSigning(t, "b", "ES256")
 	same := newSigning(t, "a", "ES256") // another key under the old name
