@@ -1,0 +1,216 @@
+// Package docs holds the documentation. It owns no code but this test: links
+// lead somewhere, every YAML block is accepted by the loader, and every reason
+// code and configuration key is explained.
+package docs
+
+import (
+	"encoding/base64"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/gatehouse/gatehouse/plugins/all"
+	"github.com/gatehouse/gatehouse/routes"
+)
+
+// pages are the texts, by path from here.
+func pages(t *testing.T) map[string]string {
+	t.Helper()
+	names, err := filepath.Glob("*.md")
+	if err != nil || len(names) < 5 {
+		t.Fatal(names, err)
+	}
+	texts := map[string]string{}
+	for _, name := range append(names, "../README.md") {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		texts[name] = string(text)
+	}
+	return texts
+}
+
+var (
+	link    = regexp.MustCompile(`\]\(([^)\s]+)\)`)
+	heading = regexp.MustCompile(`(?m)^#+ (.+)$`)
+	fence   = regexp.MustCompile("(?ms)^```([a-z ]*)\n(.*?)^```$")
+)
+
+// anchors are the fragments that headings of a page have.
+func anchors(text string) (list []string) {
+	for _, m := range heading.FindAllStringSubmatch(fence.ReplaceAllString(text, ""), -1) {
+		keep := func(r rune) rune {
+			switch {
+			case r == ' ':
+				return '-'
+			case r >= 'a' && r <= 'z', r >= '0' && r <= '9', r == '-', r == '_':
+				return r
+			}
+			return -1
+		}
+		list = append(list, strings.Map(keep, strings.ToLower(m[1])))
+	}
+	return list
+}
+
+func TestLinksLeadSomewhere(t *testing.T) {
+	for name, text := range pages(t) {
+		for _, m := range link.FindAllStringSubmatch(fence.ReplaceAllString(text, ""), -1) {
+			target, fragment, _ := strings.Cut(m[1], "#")
+			if strings.Contains(target, "://") {
+				continue
+			}
+			path := name
+			if target != "" {
+				path = filepath.Join(filepath.Dir(name), target)
+			}
+			there, err := os.ReadFile(path)
+			if _, e := os.Stat(path); e != nil {
+				t.Errorf("%s: no file %s", name, m[1])
+			} else if fragment != "" && (err != nil || !slices.Contains(anchors(string(there)), fragment)) {
+				t.Errorf("%s: no heading for %s", name, m[1])
+			}
+		}
+	}
+}
+
+// around is what a block that is not a whole file stands in. A part is left
+// out where the block has its key.
+var around = []struct{ key, text string }{
+	{"listeners", "listeners: [{address: 127.0.0.1:8080}]\n"},
+	{"store", "store: sqlite:gatehouse.db\n"},
+	{"consul", "consul: {address: \"http://127.0.0.1:8500\"}\n"},
+	{"redis", "redis: redis://127.0.0.1:6379/0\n"},
+	{"trusted_proxies", "trusted_proxies: [10.0.0.0/8]\n"},
+	{"authserver", `authserver:
+  issuer: https://api.example.com
+  key_encryption_key: ${GATEHOUSE_KEK}
+  scopes: {read:orders: Read your orders, write:orders: Place and change orders}
+  clients: [{id: billing-batch, secret: "${BATCH_SECRET}", grants: [client_credentials], scopes: [read:orders]}]
+`},
+	{"limits", "limits: {standard: {limit: 100, per: 1m}}\n"},
+	{"services", "services: {orders: {targets: [http://127.0.0.1:9000]}, files: {targets: [http://127.0.0.1:9001]}}\n"},
+	{"routes", "routes: [{path: /orders/**, service: orders, auth: {scopes: [read:orders]}}]\n"},
+}
+
+var topKey = regexp.MustCompile(`(?m)^([a-z_]+):`)
+
+func TestEveryBlockOfYAMLLoads(t *testing.T) {
+	secret := strings.Repeat("s", 40)
+	kek := base64.StdEncoding.EncodeToString([]byte(strings.Repeat("k", 32)))
+	n := 0
+	for name, text := range pages(t) {
+		for _, m := range fence.FindAllStringSubmatch(text, -1) {
+			if m[1] != "yaml" {
+				continue
+			}
+			n++
+			block := m[2]
+			var has []string
+			for _, k := range topKey.FindAllStringSubmatch(block, -1) {
+				has = append(has, k[1])
+			}
+			for _, part := range around {
+				if !slices.Contains(has, part.key) {
+					block += part.text
+				}
+			}
+			dir := t.TempDir()
+			path := filepath.Join(dir, "gatehouse.yaml")
+			for file, content := range map[string]string{
+				path: block, filepath.Join(dir, "secrets/kek"): kek, filepath.Join(dir, "secrets/kek.old"): kek,
+				filepath.Join(dir, "secrets/billing-batch"): secret,
+				filepath.Join(dir, "tls/api.crt"):           "x", filepath.Join(dir, "tls/api.key"): "x",
+			} {
+				if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			env := func(name string) (string, bool) {
+				v, ok := map[string]string{"GATEHOUSE_KEK": kek, "BATCH_SECRET": secret, "ADMIN_TOKEN": secret, "READER_SECRET": secret}[name]
+				return v, ok
+			}
+			if _, err := routes.Load(path, routes.Options{Plugins: all.Names(), Env: env}); err != nil {
+				t.Errorf("%s: %v\n%s", name, err, m[2])
+			}
+		}
+	}
+	if n < 10 {
+		t.Errorf("only %d blocks were found", n)
+	}
+}
+
+func TestEveryReasonCodeIsExplained(t *testing.T) {
+	texts := pages(t)
+	file, err := parser.ParseFile(token.NewFileSet(), "../plugins/error.go", nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	ast.Inspect(file, func(node ast.Node) bool {
+		spec, ok := node.(*ast.ValueSpec)
+		if !ok || len(spec.Values) != 1 {
+			return true
+		}
+		literal, ok := spec.Values[0].(*ast.BasicLit)
+		if !ok || literal.Kind != token.STRING {
+			return true
+		}
+		code, err := strconv.Unquote(literal.Value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n++
+		for _, page := range []string{"tokens-at-the-edge.md", "operations.md"} {
+			if !strings.Contains(texts[page], "`"+code+"`") {
+				t.Errorf("%s does not explain the reason %s", page, code)
+			}
+		}
+		return true
+	})
+	if n < 20 {
+		t.Errorf("only %d reasons were found", n)
+	}
+}
+
+// keysOf are the keys of a configuration type and of all below it.
+func keysOf(t reflect.Type, seen map[reflect.Type]bool) (keys []string) {
+	for t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice || t.Kind() == reflect.Map {
+		t = t.Elem()
+	}
+	if t.Kind() != reflect.Struct || seen[t] {
+		return nil
+	}
+	seen[t] = true
+	for i := range t.NumField() {
+		if key := t.Field(i).Tag.Get("yaml"); key != "" && key != "-" {
+			keys = append(append(keys, key), keysOf(t.Field(i).Type, seen)...)
+		}
+	}
+	return keys
+}
+
+func TestEveryKeyOfTheConfigurationIsExplained(t *testing.T) {
+	text := pages(t)["configuration.md"]
+	keys := append(keysOf(reflect.TypeFor[routes.File](), map[reflect.Type]bool{}), all.Names()...)
+	if len(keys) < 80 {
+		t.Errorf("only %d keys were found", len(keys))
+	}
+	for _, key := range keys {
+		if !regexp.MustCompile("`(" + "[a-z_]+\\.)*" + key + "`").MatchString(text) {
+			t.Errorf("configuration.md does not explain the key %s", key)
+		}
+	}
+}
