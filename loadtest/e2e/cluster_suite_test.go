@@ -15,6 +15,9 @@ func TestTwoGateways(t *testing.T) {
 	}{
 		{"a registered backend is called with the caller's identity", registeredBackendIsCalled},
 		{"forged tokens are refused", forgedTokensAreRefused},
+		{"openid-client works unmodified", openidClientWorks},
+		{"go-oidc and x/oauth2 work unmodified", goClientsWork},
+		{"oidc-provider as an issuer rotates its keys without an outage", foreignIssuerRotatesItsKeys},
 		{"a leased limit holds over both gateways", leasedLimitIsShared},
 		{"an exact limit is exact over both gateways", exactLimitIsExact},
 		{"a revoked token ends at the other gateway within a second", revokedTokensEndEverywhere},
