@@ -31,6 +31,7 @@ func TestTwoGateways(t *testing.T) {
 		{"losing Redis costs no error and no wait", redisOutagesCostNothing},
 		{"traffic goes on without Consul", trafficGoesOnWithoutConsul},
 		{"validation goes on without the database", validationGoesOnWithoutTheDatabase},
+		{"a gateway that is asked to end finishes what it began", endingFinishesWhatBegan},
 	} {
 		if !t.Run(promise.name, func(t *testing.T) { promise.test(t, c) }) && (c.a.ended() || c.b.ended()) {
 			t.Fatal("a gateway has ended")

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -78,4 +79,44 @@ func validationGoesOnWithoutTheDatabase(t *testing.T, c *cluster) {
 	if status, answered := c.b.tokenEndpoint(t, "web", webSecret, url.Values{"grant_type": {"refresh_token"}, "refresh_token": {login.Refresh}}); status != http.StatusOK {
 		t.Errorf("refresh after the outage: %d %s", status, answered.Error)
 	}
+}
+
+// endingFinishesWhatBegan asks a gateway to end while it has requests under way
+// and connections in use.
+func endingFinishesWhatBegan(t *testing.T, c *cluster) {
+	token := c.a.token(t, "reader")
+	long := make(chan answer, 4)
+	for range cap(long) {
+		go func() { long <- c.b.call("GET", "/orders/1?delay=1500ms", token) }()
+	}
+	kept := line{addr: c.b.addr}
+	defer kept.close()
+	kept.call(request{"GET", "/orders/1", token}).want(t, 200, "")
+	eventually(t, "the long requests are under way", func() bool {
+		n := 0
+		for _, b := range c.orders {
+			n += strings.Count(b.out.String(), "delay=1500ms")
+		}
+		return n == cap(long)
+	})
+	c.b.signal(syscall.SIGTERM)
+	for closed := false; !closed; {
+		a := kept.call(request{"GET", "/orders/1", token})
+		if a.err != nil {
+			break // the connection was closed between two requests
+		}
+		a.want(t, 200, "")
+		closed = a.header.Get("Connection") == "close"
+	}
+	if status, body := fetch(c.b.admin + "/readyz"); status != http.StatusServiceUnavailable {
+		t.Errorf("/readyz %d %s while it drains", status, body)
+	}
+	for range cap(long) {
+		(<-long).want(t, 200, "")
+	}
+	<-c.b.done
+	if state := c.b.cmd.ProcessState; !state.Success() {
+		t.Errorf("the gateway ended with %v", state)
+	}
+	c.a.call("GET", "/orders/1", token).want(t, 200, "")
 }
