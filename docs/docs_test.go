@@ -214,3 +214,45 @@ func TestEveryKeyOfTheConfigurationIsExplained(t *testing.T) {
 		}
 	}
 }
+
+// folders are those with Go code, from the root of the repository.
+func folders(t *testing.T) (list []string) {
+	t.Helper()
+	err := filepath.WalkDir("..", func(path string, d os.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && (slices.Contains([]string{"tools", "testdata", "node_modules"}, d.Name()) || strings.HasPrefix(d.Name(), ".") && d.Name() != ".."):
+			return filepath.SkipDir
+		case strings.HasSuffix(path, ".go"):
+			list = append(list, strings.TrimPrefix(filepath.ToSlash(filepath.Dir(path)), "../"))
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
+}
+
+func TestEveryPackageIsInTheArchitecture(t *testing.T) {
+	text := pages(t)["architecture.md"]
+	for _, folder := range folders(t) {
+		if !strings.Contains(text, "`"+folder+"`") {
+			t.Errorf("architecture.md does not mention %s", folder)
+		}
+	}
+}
+
+var sourceFile = regexp.MustCompile("`((?:cmd|routes|plugins|gateway|discovery|authserver|loadtest|deploy|configs|tools)/[A-Za-z0-9_./*-]+)`")
+
+func TestFilesThatPagesNameExist(t *testing.T) {
+	for name, text := range pages(t) {
+		for _, m := range sourceFile.FindAllStringSubmatch(text, -1) {
+			if found, err := filepath.Glob(filepath.Join("..", m[1])); (err != nil || len(found) == 0) && !strings.HasPrefix(m[1], "deploy/secrets/") {
+				t.Errorf("%s names %s, which is not there", name, m[1])
+			}
+		}
+	}
+}
