@@ -57,8 +57,8 @@ func (l *line) close() {
 	}
 }
 
-// call sends r and reads the answer.
-func (l *line) call(r request) answer {
+// call sends r, with more header lines as they stand, and reads the answer.
+func (l *line) call(r request, more ...string) answer {
 	a := answer{request: r, gateway: l.addr}
 	if a.err = l.connect(); a.err != nil {
 		a.sent = time.Now()
@@ -66,7 +66,7 @@ func (l *line) call(r request) answer {
 		return a
 	}
 	a.sent = time.Now()
-	a.err = l.exchange(r, &a)
+	a.err = l.exchange(r, more, &a)
 	a.done = time.Now()
 	if a.err != nil {
 		l.close()
@@ -86,7 +86,7 @@ func (l *line) connect() (err error) {
 	return nil
 }
 
-func (l *line) exchange(r request, a *answer) error {
+func (l *line) exchange(r request, more []string, a *answer) error {
 	if err := l.conn.SetDeadline(time.Now().Add(callTimeout)); err != nil {
 		return err
 	}
@@ -97,6 +97,9 @@ func (l *line) exchange(r request, a *answer) error {
 	}
 	if r.method == http.MethodPost {
 		b.WriteString("Content-Length: 0\r\n")
+	}
+	for _, field := range more {
+		b.WriteString(field + "\r\n")
 	}
 	b.WriteString("\r\n")
 	if _, err := io.WriteString(l.conn, b.String()); err != nil {

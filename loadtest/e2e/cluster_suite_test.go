@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"strings"
 	"testing"
 )
 
@@ -14,6 +15,7 @@ func TestTwoGateways(t *testing.T) {
 		test func(*testing.T, *cluster)
 	}{
 		{"a registered backend is called with the caller's identity", registeredBackendIsCalled},
+		{"no spelling of an identity header passes", identityCannotBeSpelled},
 		{"forged tokens are refused", forgedTokensAreRefused},
 		{"openid-client works unmodified", openidClientWorks},
 		{"go-oidc and x/oauth2 work unmodified", goClientsWork},
@@ -57,5 +59,44 @@ func registeredBackendIsCalled(t *testing.T, c *cluster) {
 		g.call("GET", "/orders/1", "").want(t, 401, "token_missing")
 		g.call("POST", "/orders/1", token).want(t, 403, "scope_missing")
 		g.call("GET", "/status", "").want(t, 200, "")
+	}
+}
+
+// identityCannotBeSpelled sends what backends or the frameworks under them may
+// read as an identity header.
+func identityCannotBeSpelled(t *testing.T, c *cluster) {
+	token := c.a.token(t, "reader")
+	var fields []string
+	for _, name := range []string{
+		"X-Auth-Subject", "x-auth-subject", "X-AUTH-SCOPE", "X_Auth_Subject", "X-Auth_Subject", "x_auth_client", "X-Auth-Issuer",
+		"X-Auth-Session", "X-Auth-Identity", "X_AUTH_IDENTITY", "X-Auth-Anything",
+	} {
+		fields = append(fields, name+": mallory")
+	}
+	for _, path := range []string{"/status", "/orders/1"} {
+		for _, more := range [][]string{fields, append([]string{"Connection: X-Auth-Subject, X-Auth-Client"}, fields...)} {
+			l := line{addr: c.a.addr}
+			a := l.call(request{"GET", path, token}, more...)
+			l.close()
+			a.want(t, 200, "")
+			if strings.Contains(a.body, "mallory") {
+				t.Errorf("%s: a client's identity reached the backend: %s", path, a.body)
+			}
+			var seen struct {
+				Identity map[string]string
+				Headers  []string
+			}
+			if err := json.Unmarshal([]byte(a.body), &seen); err != nil {
+				t.Fatal(err)
+			}
+			for _, name := range seen.Headers {
+				if known := seen.Identity[name] != ""; strings.HasPrefix(strings.ReplaceAll(strings.ToLower(name), "_", "-"), "x-auth-") && !known {
+					t.Errorf("%s: the backend saw a header %s", path, name)
+				}
+			}
+			if want := map[string]string{"/status": "", "/orders/1": "client:reader"}[path]; seen.Identity["X-Auth-Subject"] != want {
+				t.Errorf("%s: the backend saw the subject %q, want %q", path, seen.Identity["X-Auth-Subject"], want)
+			}
+		}
 	}
 }
