@@ -4,9 +4,12 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"sync/atomic"
 	"time"
+
+	"github.com/gatehouse/gatehouse/gateway/sock"
 )
 
 // phase is what a connection waits for; it chooses the read deadline.
@@ -29,7 +32,9 @@ const (
 // is armed does not fit.
 type conn struct {
 	net.Conn
-	tcp    *net.TCPConn // nil where the transport is not TCP
+	tcp    *net.TCPConn  // nil where the transport is not TCP
+	plain  io.ReadWriter // Conn, or a cheaper way to it where it is plain TCP
+	peer   netip.Addr
 	server *Server
 	tls    bool
 
@@ -57,6 +62,15 @@ func (s *Server) newConn(c net.Conn, isTLS bool) *conn {
 		inner = t.NetConn()
 	}
 	w.tcp, _ = inner.(*net.TCPConn)
+	w.plain = c
+	if t, ok := c.(*net.TCPConn); ok {
+		if cheap, ok := sock.New(t); ok {
+			w.plain = cheap
+		}
+	}
+	if a, ok := c.RemoteAddr().(*net.TCPAddr); ok {
+		w.peer = a.AddrPort().Addr().Unmap()
+	}
 	return w
 }
 
@@ -66,7 +80,7 @@ func (c *conn) Read(p []byte) (int, error) {
 		return 0, err
 	}
 	for {
-		n, err := c.Conn.Read(p)
+		n, err := c.plain.Read(p)
 		if n > 0 {
 			c.seen = true
 			if c.phase == idle {
@@ -148,7 +162,7 @@ func (c *conn) send(p []byte, now time.Time) error {
 	if err := c.armWrite(now); err != nil {
 		return err
 	}
-	if _, err := c.Conn.Write(p); err != nil {
+	if _, err := c.plain.Write(p); err != nil {
 		c.gone.Store(true)
 		return err
 	}

@@ -7,9 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"net"
 	"net/http"
-	"net/netip"
 	"os"
 	"runtime/debug"
 
@@ -126,7 +124,7 @@ func (st *state) begin(ctx *fasthttp.RequestCtx, c *conn) error {
 	h := &ctx.Request.Header
 	x.Method = h.Method()
 	x.TLS = c.tls
-	x.Peer = peer(c)
+	x.Peer = c.peer
 	x.ClientIP = x.Peer
 
 	switch string(h.Protocol()) {
@@ -259,13 +257,6 @@ func (st *state) identify() {
 	st.x.RequestID = st.id[:]
 }
 
-func peer(c *conn) netip.Addr {
-	if a, ok := c.RemoteAddr().(*net.TCPAddr); ok {
-		return a.AddrPort().Addr().Unmap()
-	}
-	return netip.Addr{}
-}
-
 // unreadable answers what fasthttp could not take for a request.
 func (s *Server) unreadable(ctx *fasthttp.RequestCtx, err error) {
 	c := ctx.Conn().(*conn)
@@ -295,7 +286,7 @@ func (s *Server) unreadable(ctx *fasthttp.RequestCtx, err error) {
 	st.x.Time = s.now()
 	st.stream.reset(c, &st.x)
 	st.x.Client = &st.stream
-	st.x.Peer, st.x.ClientIP = peer(c), peer(c)
+	st.x.Peer, st.x.ClientIP = c.peer, c.peer
 	st.identify()
 	st.turnAway(e)
 	c.linger = true

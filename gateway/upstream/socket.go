@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/gatehouse/gatehouse/gateway/sock"
 )
 
 // socket is a connection with lazy deadlines, which cost nothing while they
@@ -249,7 +251,7 @@ func (s *socket) peekNow() error {
 }
 
 func (s *socket) peek(fd uintptr) {
-	s.cur.nin, s.cur.err = readFD(fd, s.cur.in)
+	s.cur.nin, s.cur.err = sock.Recv(fd, s.cur.in)
 }
 
 // errNothing says that there is nothing to read now. It is a temporary
@@ -299,12 +301,12 @@ func (s *socket) exchange(out, in []byte, until int64) (nin, nout int, stale boo
 func (s *socket) turn(fd uintptr) bool {
 	t := &s.cur
 	if t.step == turnWrite {
-		if _, err := readFD(fd, t.in); err != syscall.EAGAIN {
+		if _, err := sock.Recv(fd, t.in); err != syscall.EAGAIN {
 			t.step, t.stale = turnOver, true
 			return true
 		}
 		t.step = turnRead
-		t.nout, t.err = writeFD(fd, t.out)
+		t.nout, t.err = sock.Send(fd, t.out)
 		switch {
 		case t.err == nil && t.nout == len(t.out):
 			return false
@@ -315,7 +317,7 @@ func (s *socket) turn(fd uintptr) bool {
 		}
 		// The instance does not want the rest, but it may have answered.
 	}
-	n, err := readFD(fd, t.in)
+	n, err := sock.Recv(fd, t.in)
 	if err == syscall.EAGAIN && t.err == nil {
 		return false
 	}
@@ -330,25 +332,6 @@ func (s *socket) turn(fd uintptr) bool {
 		t.err = io.EOF
 	}
 	return true
-}
-
-// readFD and writeFD never wait: the poller's descriptors are non-blocking.
-func readFD(fd uintptr, p []byte) (int, error) {
-	for {
-		n, err := syscall.Read(int(fd), p)
-		if err != syscall.EINTR {
-			return max(n, 0), err
-		}
-	}
-}
-
-func writeFD(fd uintptr, p []byte) (int, error) {
-	for {
-		n, err := syscall.Write(int(fd), p)
-		if err != syscall.EINTR {
-			return max(n, 0), err
-		}
-	}
 }
 
 // close ends the connection. In order means that the last message was

@@ -1,0 +1,25 @@
+//go:build !linux
+
+package sock
+
+import "syscall"
+
+// Recv reads what is there; syscall.EAGAIN if nothing is, 0 at the end.
+func Recv(fd uintptr, p []byte) (int, error) {
+	for {
+		n, err := syscall.Read(int(fd), p)
+		if err != syscall.EINTR {
+			return max(n, 0), err
+		}
+	}
+}
+
+// Send writes what the socket takes; syscall.EAGAIN if it takes nothing.
+func Send(fd uintptr, p []byte) (int, error) {
+	for {
+		n, err := syscall.Write(int(fd), p)
+		if err != syscall.EINTR {
+			return max(n, 0), err
+		}
+	}
+}
