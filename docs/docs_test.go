@@ -152,37 +152,56 @@ func TestEveryBlockOfYAMLLoads(t *testing.T) {
 	}
 }
 
-func TestEveryReasonCodeIsExplained(t *testing.T) {
-	texts := pages(t)
-	file, err := parser.ParseFile(token.NewFileSet(), "../plugins/error.go", nil, 0)
+// stringsOf are the string literals of a Go file that match.
+func stringsOf(t *testing.T, path, pattern string) (list []string) {
+	t.Helper()
+	file, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := 0
+	wanted := regexp.MustCompile("^(?:" + pattern + ")$")
 	ast.Inspect(file, func(node ast.Node) bool {
-		spec, ok := node.(*ast.ValueSpec)
-		if !ok || len(spec.Values) != 1 {
-			return true
+		if _, isImport := node.(*ast.ImportSpec); isImport {
+			return false
 		}
-		literal, ok := spec.Values[0].(*ast.BasicLit)
-		if !ok || literal.Kind != token.STRING {
-			return true
-		}
-		code, err := strconv.Unquote(literal.Value)
-		if err != nil {
-			t.Fatal(err)
-		}
-		n++
-		for _, page := range []string{"tokens-at-the-edge.md", "operations.md"} {
-			if !strings.Contains(texts[page], "`"+code+"`") {
-				t.Errorf("%s does not explain the reason %s", page, code)
+		if literal, ok := node.(*ast.BasicLit); ok && literal.Kind == token.STRING {
+			if s, err := strconv.Unquote(literal.Value); err == nil && wanted.MatchString(s) {
+				list = append(list, s)
 			}
 		}
 		return true
 	})
-	if n < 20 {
-		t.Errorf("only %d reasons were found", n)
+	return list
+}
+
+// What is part of the product's interface is explained where people look.
+func TestEveryNameOfTheInterfaceIsExplained(t *testing.T) {
+	texts := pages(t)
+	f := func(least int, source, pattern string, in ...string) {
+		t.Helper()
+		names := stringsOf(t, source, pattern)
+		if len(names) < least {
+			t.Errorf("%s: only %d names match %s", source, len(names), pattern)
+		}
+		for _, name := range names {
+			if verb, path, ok := strings.Cut(name, " "); ok { // of a mux
+				name = path
+				if !strings.Contains(texts[in[0]], verb) {
+					t.Errorf("%s does not explain %s", in[0], verb)
+				}
+			}
+			for _, page := range in {
+				if !regexp.MustCompile("[` ]" + regexp.QuoteMeta(name) + "`").MatchString(texts[page]) {
+					t.Errorf("%s does not explain %s", page, name)
+				}
+			}
+		}
 	}
+	f(25, "../plugins/error.go", "[a-z]+(_[a-z]+)+", "tokens-at-the-edge.md", "operations.md")
+	f(20, "../authserver/audit/audit.go", `[a-z]+\.[a-z_]+|logout`, "authorization-server.md")
+	f(20, "../authserver/admin/admin.go", "[A-Z]+ /api/v1/.+", "authorization-server.md")
+	f(8, "../authserver/authserver.go", "/oauth/[a-z]+", "authorization-server.md")
+	f(5, "../gateway/admin/admin.go", "GET /(livez|readyz|readyz/authserver|metrics)|[A-Z]+ /api/v1/.+", "operations.md")
 }
 
 // keysOf are the keys of a configuration type and of all below it.
