@@ -23,34 +23,7 @@ import (
 func scrapeOfDemo(t *testing.T) (families, series map[string]bool) {
 	t.Helper()
 	t.Setenv("XDG_CONFIG_HOME", t.TempDir())
-	d, err := newDemo()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer d.close()
-	config, err := os.ReadFile(d.configPath())
-	if err != nil {
-		t.Fatal(err)
-	}
-	config = append(config, "\nissuers:\n  - {issuer: \"http://127.0.0.1:1\", audiences: [x]}\n"...)
-	if err := os.WriteFile(d.configPath(), config, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(t.Context())
-	out := &lockedBuffer{}
-	done := make(chan error, 1)
-	go func() { done <- d.run(ctx, out, io.Discard, false) }()
-	defer func() {
-		stop()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	}()
-	for deadline := time.Now().Add(time.Minute); !strings.Contains(out.String(), "Ctrl-C"); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("dev did not get ready:\n%s", out)
-		}
-	}
+	d := readyDemo(t)
 	// A refusal of the token endpoint, which the self-check has none of.
 	resp, err := http.PostForm(d.origin+"/oauth/token", url.Values{"grant_type": {"none"}})
 	if err != nil {
@@ -58,6 +31,50 @@ func scrapeOfDemo(t *testing.T) (families, series map[string]bool) {
 	}
 	resp.Body.Close()
 	return readMetrics(t, d.admin+"/metrics")
+}
+
+// readyDemo starts a demo that ends with the test. Another process may take
+// the ports that it chose before it does, so it may try again.
+func readyDemo(t *testing.T) *demo {
+	t.Helper()
+	for range 5 {
+		d, err := newDemo()
+		if err != nil {
+			t.Fatal(err)
+		}
+		config, err := os.ReadFile(d.configPath())
+		if err != nil {
+			t.Fatal(err)
+		}
+		config = append(config, "\nissuers:\n  - {issuer: \"http://127.0.0.1:1\", audiences: [x]}\n"...)
+		if err := os.WriteFile(d.configPath(), config, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		out := &lockedBuffer{}
+		done := make(chan error, 1)
+		go func() { done <- d.run(ctx, out, io.Discard, false) }()
+		end := func() error {
+			stop()
+			defer d.close()
+			return <-done
+		}
+		ready := func() bool { return strings.Contains(out.String(), "Ctrl-C") }
+		for deadline := time.Now().Add(time.Minute); !ready() && len(done) == 0 && time.Now().Before(deadline); {
+			time.Sleep(20 * time.Millisecond)
+		}
+		if ready() {
+			t.Cleanup(func() {
+				if err := end(); err != nil {
+					t.Error(err)
+				}
+			})
+			return d
+		}
+		t.Logf("dev did not get ready: %v\n%s", end(), out)
+	}
+	t.Fatal("dev did not get ready")
+	return nil
 }
 
 func readMetrics(t *testing.T, address string) (families, series map[string]bool) {
