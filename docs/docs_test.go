@@ -204,6 +204,22 @@ func TestEveryNameOfTheInterfaceIsExplained(t *testing.T) {
 	f(5, "../gateway/admin/admin.go", "GET /(livez|readyz|readyz/authserver|metrics)|[A-Z]+ /api/v1/.+", "operations.md")
 }
 
+func TestEveryFieldOfTheAccessLogIsExplained(t *testing.T) {
+	source, err := os.ReadFile("../gateway/server/accesslog.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	fields := regexp.MustCompile(`"([a-z][a-z_.]+)":`).FindAllStringSubmatch(string(source), -1)
+	if len(fields) < 15 {
+		t.Errorf("only %d fields were found", len(fields))
+	}
+	for _, f := range fields {
+		if !strings.Contains(pages(t)["operations.md"], "`"+f[1]+"`") {
+			t.Errorf("operations.md does not explain the field %s", f[1])
+		}
+	}
+}
+
 // keysOf are the keys of a configuration type and of all below it.
 func keysOf(t reflect.Type, seen map[reflect.Type]bool) (keys []string) {
 	for t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice || t.Kind() == reflect.Map {
