@@ -195,13 +195,21 @@ func (g *gateway) token(t testing.TB, client string) string {
 	return answered.Access
 }
 
-// revoke revokes a token and returns when the answer was there.
+// revoke revokes a token and returns when the answer was there. Like a client
+// it comes back after a 503, which a busy database gives.
 func (g *gateway) revoke(t testing.TB, client, secret, token string) time.Time {
 	t.Helper()
-	status, _, err := g.postForm("/oauth/revoke", client, secret, url.Values{"token": {token}})
-	replied := time.Now()
-	if err != nil || status != http.StatusOK {
-		t.Errorf("revocation: %d %v", status, err)
+	for attempt := 1; ; attempt++ {
+		status, _, err := g.postForm("/oauth/revoke", client, secret, url.Values{"token": {token}})
+		replied := time.Now()
+		if err == nil && status == http.StatusServiceUnavailable && attempt < 5 {
+			t.Logf("revocation: 503 at attempt %d", attempt)
+			time.Sleep(100 * time.Millisecond)
+			continue
+		}
+		if err != nil || status != http.StatusOK {
+			t.Errorf("revocation: %d %v", status, err)
+		}
+		return replied
 	}
-	return replied
 }

@@ -31,6 +31,7 @@ func TestTwoGateways(t *testing.T) {
 		{"a broken edit changes nothing and is reported", brokenEditsChangeNothing},
 		{"SIGHUP reloads", hangupReloads},
 		{"losing Redis costs no error and no wait", redisOutagesCostNothing},
+		{"a Redis that forgets costs one more burst", losingRedisCostsOneBurst},
 		{"traffic goes on without Consul", trafficGoesOnWithoutConsul},
 		{"validation goes on without the database", validationGoesOnWithoutTheDatabase},
 		{"a gateway that is asked to end finishes what it began", endingFinishesWhatBegan},

@@ -54,7 +54,6 @@ type cluster struct {
 // startCluster starts everything, and two backends of the service orders.
 func startCluster(t *testing.T) *cluster {
 	t.Helper()
-	path := program(t)
 	c := &cluster{consul: servers.StartConsul(t), redis: servers.Redis(t), postgres: servers.StartPostgres(t), external: newExternalIssuer(t)}
 	c.store = c.postgres.Database()
 	c.kek = make([]byte, 32)
@@ -65,7 +64,7 @@ func startCluster(t *testing.T) *cluster {
 	c.issuer = c.a.url
 	c.writeShared(t)
 	for _, g := range []*gateway{c.a, c.b} {
-		g.run(t, path)
+		g.run(t, program(t))
 	}
 	for i := range 2 {
 		c.orders = append(c.orders, c.backend(t, "orders", i+1))

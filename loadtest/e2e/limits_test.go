@@ -81,3 +81,42 @@ func exactLimitIsExact(t *testing.T, c *cluster) {
 		}
 	}
 }
+
+// losingRedisCostsOneBurst kills Redis, which forgets every bucket, in the
+// middle of a load beyond the limit. The documented price is one more burst.
+func losingRedisCostsOneBurst(t *testing.T, c *cluster) {
+	const rate, burst, bound = 100, 100, 10
+	token := c.a.token(t, "batch")
+	eventually(t, "the gateways know of each other", c.both(func(g *gateway) bool {
+		n, ok := g.metric(t, "gateway_ratelimit_nodes")
+		return ok && n == 2
+	}))
+	calls := load{next: fixed("GET", "/leased/loss", token), to: []*gateway{c.a, c.b}, callers: 8, pace: 15 * time.Millisecond}.start(t)
+	time.Sleep(1500 * time.Millisecond)
+	c.redis.Kill()
+	time.Sleep(1500 * time.Millisecond)
+	c.redis.Restart()
+	answers := calls.lasts(2500 * time.Millisecond)
+	c.awaitRedis(t)
+	admitted := 0
+	first, last := answers[0].sent, answers[0].done
+	for _, a := range answers {
+		switch {
+		case a.status == 200:
+			admitted++
+			if a.done.After(last) {
+				last = a.done
+			}
+		case a.status != 429 || a.err != nil:
+			t.Fatalf("answer %d %s %v", a.status, a.reason, a.err)
+		}
+	}
+	allowed := burst + rate*last.Sub(first).Seconds()
+	t.Logf("%d of %d admitted in %v, allowed %.0f and one more burst of %d", admitted, len(answers), last.Sub(first), allowed, burst)
+	if float64(admitted) > allowed+bound+burst {
+		t.Errorf("%d admitted, want at most %.0f", admitted, allowed+bound+burst)
+	}
+	if float64(admitted) < 0.7*allowed {
+		t.Errorf("only %d admitted, though %.0f may pass", admitted, allowed)
+	}
+}

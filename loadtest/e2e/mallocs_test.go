@@ -43,8 +43,8 @@ routes:
 // without the race detector even where the tests have it, for that allocates.
 func TestAnEnforcedRequestAllocatesAtMostTwice(t *testing.T) {
 	const lines, requests, budget = 16, 100_000, 2.0
-	path := plainProgram(t)
 	redis := servers.Redis(t)
+	path := plainProgram(t)
 	folder := t.TempDir()
 	kek := make([]byte, 32)
 	_, _ = rand.Read(kek) // never fails

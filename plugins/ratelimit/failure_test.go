@@ -106,6 +106,36 @@ func TestRecoveryPostsWhatWasAdmittedLocally(t *testing.T) {
 	})
 }
 
+func TestAStoreThatForgotTheReplicasDoesNotRaiseShares(t *testing.T) {
+	bubble(t, 1, func(t *testing.T, tw *limitertest.Twin, p *ratelimit.Plugin) {
+		ctx, cancel := context.WithCancel(context.Background())
+		other := ratelimit.New(ratelimit.Config{Store: tw.View("b")})
+		ended := make(chan struct{})
+		go func() { defer close(ended); other.Run(ctx) }()
+		time.Sleep(5 * time.Second)
+		nodes := func(want int) {
+			t.Helper()
+			if n := p.Stats().Nodes; n != want {
+				t.Errorf("%d replicas known, want %d", n, want)
+			}
+		}
+		nodes(2)
+		tw.Fail("b", limitertest.Refusing)
+		down(t, tw, p)
+		tw.Flush()
+		tw.Fail("a", limitertest.Healthy)
+		for p.Stats().Down {
+			nodes(2)
+			time.Sleep(100 * time.Millisecond)
+		}
+		nodes(2) // the other had no time to come back
+		time.Sleep(10 * time.Second)
+		nodes(1) // it had
+		cancel()
+		<-ended
+	})
+}
+
 func TestOnStoreFailureOpenAdmitsAndClosedRefuses(t *testing.T) {
 	bubble(t, 1, func(t *testing.T, tw *limitertest.Twin, p *ratelimit.Plugin) {
 		open := limitertest.Handler(t, p, limitertest.Route("open", &routes.RateLimit{Limit: 5, Per: time.Hour, OnStoreFailure: "open"}))

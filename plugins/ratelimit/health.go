@@ -103,7 +103,7 @@ func (p *Plugin) beat(ctx context.Context) time.Duration {
 		}
 		return jittered(probeEvery)
 	}
-	p.nodes.Store(p.knownNodes(n))
+	p.learnNodes(n)
 	next := jittered(heartbeatEvery)
 	if p.health.down() {
 		if p.health.trial.Load() {
@@ -117,6 +117,19 @@ func (p *Plugin) beat(ctx context.Context) time.Duration {
 		p.postDebts(ctx)
 	}
 	return next
+}
+
+// learnNodes takes how many replicas the store counted. A store that lost its
+// state counts only those that came back so far, and each replica would take
+// more than its share: fewer than before are believed when the next heartbeat
+// counts fewer too, and not while limits are counted locally.
+func (p *Plugin) learnNodes(counted int) {
+	n := p.knownNodes(counted)
+	fewer := n < p.nodes.Load()
+	if !fewer || p.fewer && !p.health.down() {
+		p.nodes.Store(n)
+	}
+	p.fewer = fewer
 }
 
 // postDebts queues the debt of every bucket that has one.

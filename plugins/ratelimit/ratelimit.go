@@ -78,6 +78,8 @@ type Plugin struct {
 	owes atomic.Bool
 	// nodes is the number of live replicas as last known, at least 1.
 	nodes atomic.Int64
+	// fewer: the last heartbeat counted fewer. Only the watch uses it.
+	fewer bool
 }
 
 // New returns a Plugin. With a Store it needs Run.
