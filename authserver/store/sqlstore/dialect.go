@@ -33,6 +33,8 @@ type dialect struct {
 	notify string
 	// duplicate recognises the violation of a unique index.
 	duplicate func(error) bool
+	// lockTimeout recognises that a lock was not had in time.
+	lockTimeout func(error) bool
 }
 
 func (d *dialect) rebind(query string) string {
@@ -57,6 +59,7 @@ var sqliteDialect = &dialect{
 		var e *sqlite.Error
 		return errors.As(err, &e) && (e.Code() == sqlite3.SQLITE_CONSTRAINT_UNIQUE || e.Code() == sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY)
 	},
+	lockTimeout: func(error) bool { return false }, // its busy timeout is as long as a verb
 }
 
 var postgresDialect = &dialect{
@@ -70,6 +73,10 @@ var postgresDialect = &dialect{
 	duplicate: func(err error) bool {
 		var e *pgconn.PgError
 		return errors.As(err, &e) && e.Code == "23505"
+	},
+	lockTimeout: func(err error) bool {
+		var e *pgconn.PgError
+		return errors.As(err, &e) && e.Code == "55P03"
 	},
 }
 

@@ -21,16 +21,19 @@ func (s *Store) Revoke(ctx context.Context, r oauth.Revocation, now time.Time) (
 	if _, known := appliers[r.Level]; !known {
 		return oauth.Revocation{}, fmt.Errorf("store: revoke: unknown level %q", r.Level)
 	}
+	var logged oauth.Revocation
 	err := s.transaction(ctx, "revoke", func(ctx context.Context, c conn) error {
-		var err error
-		r, err = appendRevocation(ctx, c, r, now)
+		entry, err := appendRevocation(ctx, c, r, now)
+		if err == nil {
+			logged = entry
+		}
 		return err
 	})
 	if err != nil {
 		return oauth.Revocation{}, err
 	}
 	s.revoked()
-	return r, nil
+	return logged, nil
 }
 
 // appendRevocation logs r and applies it. Its first change locks the head of

@@ -158,20 +158,34 @@ func (c conn) rows(ctx context.Context, scan func(row scanner) error, query stri
 // scanner is a *sql.Row or *sql.Rows.
 type scanner interface{ Scan(dest ...any) error }
 
-// transaction runs f in one transaction. nil means that it is committed.
+// transaction runs f in one transaction, and once more for as long as a lock is
+// not to be had, so f must not build on what an earlier run of it left. nil
+// means that it is committed.
 func (s *Store) transaction(ctx context.Context, verb string, f func(ctx context.Context, c conn) error) error {
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
+	for {
+		queued, err := s.attempt(ctx, f)
+		if !queued || ctx.Err() != nil {
+			return s.failed(verb, err)
+		}
+	}
+}
+
+// attempt runs f in one transaction. queued tells that it waited too long for a
+// lock that others hold, as every revocation does for the head of the log:
+// nothing was changed, and it may be tried again.
+func (s *Store) attempt(ctx context.Context, f func(ctx context.Context, c conn) error) (queued bool, err error) {
 	tx, err := s.writer.BeginTx(ctx, nil)
 	if err != nil {
-		return s.failed(verb, err)
+		return false, err
 	}
 	if err := f(ctx, conn{tx, s.dialect}); err != nil {
 		// The server ends the transaction of a broken connection by itself.
 		_ = tx.Rollback()
-		return s.failed(verb, err)
+		return s.dialect.lockTimeout(err), err
 	}
-	return s.failed(verb, tx.Commit())
+	return false, tx.Commit()
 }
 
 // statement runs f, which sends at most one statement that changes something.
