@@ -2,12 +2,14 @@ package e2e
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"io"
 	"net"
 	"net/http"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -95,13 +97,15 @@ func (l *line) exchange(r request, more []string, a *answer) error {
 	if r.token != "" {
 		b.WriteString("Authorization: Bearer " + r.token + "\r\n")
 	}
+	content := ""
 	if r.method == http.MethodPost {
-		b.WriteString("Content-Length: 0\r\n")
+		content = `{"item":1}`
+		b.WriteString("Content-Type: application/json\r\nContent-Length: " + strconv.Itoa(len(content)) + "\r\n")
 	}
 	for _, field := range more {
 		b.WriteString(field + "\r\n")
 	}
-	b.WriteString("\r\n")
+	b.WriteString("\r\n" + content)
 	if _, err := io.WriteString(l.conn, b.String()); err != nil {
 		return err
 	}
@@ -212,4 +216,45 @@ func (g *gateway) revoke(t testing.TB, client, secret, token string) time.Time {
 		}
 		return replied
 	}
+}
+
+// administer calls the admin API with the static token.
+func (g *gateway) administer(t testing.TB, method, path string, body any) {
+	t.Helper()
+	content, err := json.Marshal(body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req, err := http.NewRequest(method, g.admin+path, bytes.NewReader(content))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Authorization", "Bearer "+adminToken)
+	resp, err := plainClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode/100 != 2 {
+		answered, _ := io.ReadAll(resp.Body)
+		t.Fatalf("%s %s: %s %s", method, path, resp.Status, answered)
+	}
+}
+
+// claimsOf reads a JWT without verifying it.
+func claimsOf(t testing.TB, token string) (claims map[string]any) {
+	t.Helper()
+	parts := strings.Split(token, ".")
+	if len(parts) != 3 {
+		t.Fatal("not a JWT")
+	}
+	raw, err := b64.DecodeString(parts[1])
+	if err == nil {
+		err = json.Unmarshal(raw, &claims)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return claims
 }

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"cmp"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
@@ -19,6 +20,9 @@ type browser struct {
 	http *http.Client
 	// password is typed into login pages, for user.
 	user, password string
+	// origin is what forms are sent from, where it is not the address that
+	// they are sent to: a balancer stands before the gateways.
+	origin string
 }
 
 func newBrowser(t testing.TB, user, password string) *browser {
@@ -46,7 +50,7 @@ func (b *browser) do(t testing.TB, method string, target *url.URL, form url.Valu
 	}
 	if form != nil {
 		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-		req.Header.Set("Origin", target.Scheme+"://"+target.Host)
+		req.Header.Set("Origin", cmp.Or(b.origin, target.Scheme+"://"+target.Host))
 	}
 	resp, err := b.http.Do(req)
 	if err != nil {
@@ -121,7 +125,9 @@ func (c *cluster) login(t testing.TB, g *gateway, scope string) tokens {
 		"client_id": {"web"}, "redirect_uri": {callback}, "response_type": {"code"}, "scope": {scope}, "state": {"s"},
 		"code_challenge": {base64.RawURLEncoding.EncodeToString(sum[:])}, "code_challenge_method": {"S256"},
 	}
-	p := newBrowser(t, "alice", password).visit(t, g.url+"/oauth/authorize?"+ask.Encode(), callback)
+	b := newBrowser(t, "alice", password)
+	b.origin = c.issuer
+	p := b.visit(t, g.url+"/oauth/authorize?"+ask.Encode(), callback)
 	if p.to == nil || p.to.Query().Get("code") == "" {
 		t.Fatalf("no code: %d %v %s", p.status, p.to, p.body)
 	}

@@ -106,3 +106,42 @@ func reuseKillsTheFamily(t *testing.T, c *cluster) {
 		}
 	}
 }
+
+// everyLevelReachesTheOther revokes at A by each level that a token can die by,
+// and looks at B; who is not meant stays, and who comes back gets tokens that
+// are good.
+func everyLevelReachesTheOther(t *testing.T, c *cluster) {
+	for _, level := range []struct{ name, claim string }{
+		{"token", "jti"}, {"grant", "grant"}, {"session", "sid"}, {"subject", "sub"}, {"client", "client_id"}, {"issuer", "iss"},
+	} {
+		t.Run(level.name, func(t *testing.T) {
+			meant, other := c.login(t, c.a, "openid read:orders"), c.b.token(t, "reader")
+			for _, g := range []*gateway{c.a, c.b} {
+				g.call("GET", "/orders/1", meant.Access).want(t, 200, "")
+				g.call("GET", "/orders/1", other).want(t, 200, "")
+			}
+			id, _ := claimsOf(t, meant.Access)[level.claim].(string)
+			use := load{next: fixed("GET", "/orders/1", meant.Access), to: []*gateway{c.b}, callers: 1, pace: 2 * time.Millisecond}.start(t)
+			c.a.administer(t, "POST", "/api/v1/revocations", map[string]string{"level": level.name, "id": id})
+			if last := lastAccepted(t, use, time.Now()); last > time.Second {
+				t.Errorf("accepted %v after the revocation, want at most 1 s", last)
+			}
+			c.a.call("GET", "/orders/1", meant.Access).want(t, 401, "token_revoked")
+			for _, g := range []*gateway{c.a, c.b} {
+				if level.name == "issuer" {
+					g.call("GET", "/orders/1", other).want(t, 401, "token_revoked")
+				} else {
+					g.call("GET", "/orders/1", other).want(t, 200, "")
+				}
+			}
+			refreshed, answered := c.b.tokenEndpoint(t, "web", webSecret, url.Values{"grant_type": {"refresh_token"}, "refresh_token": {meant.Refresh}})
+			if alive := level.name == "token"; alive != (refreshed == 200) {
+				t.Errorf("refresh after the revocation: %d %s", refreshed, answered.Error)
+			}
+			again := c.login(t, c.b, "openid read:orders")
+			for _, g := range []*gateway{c.a, c.b} {
+				g.call("GET", "/orders/1", again.Access).want(t, 200, "")
+			}
+		})
+	}
+}
