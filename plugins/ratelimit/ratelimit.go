@@ -37,7 +37,7 @@ const (
 	// minLife is the shortest lease that is worth its call; maxLife bounds how
 	// long tokens may lie in a replica that does not need them.
 	minLife = 10 * time.Millisecond
-	maxLife = time.Second
+	maxLife = 4 * time.Second
 	// minShare is the fewest tokens for which a replica's share is leased.
 	minShare = 16
 	// exactBelow is the burst per replica under which leases starve others.
