@@ -5,8 +5,11 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
@@ -89,6 +92,13 @@ func newGateway(t *testing.T, folder, name string) *gateway {
 	admin := freeAddress(t)
 	g.url, g.admin = "http://"+g.addr, "http://"+admin
 	writeFile(t, g.file, render(t, gatewayFile, map[string]string{"Addr": g.addr, "Admin": admin, "Token": adminToken, "Accesses": g.accesses}))
+	t.Cleanup(func() {
+		content, err := os.ReadFile(g.accesses)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			t.Error(err)
+		}
+		holdsNoSecret(t, "the access log of "+name, string(content))
+	})
 	return g
 }
 

@@ -135,7 +135,7 @@ func (o *output) String() string {
 }
 
 // start runs a program until the test ends. It fails the test when the program
-// met a data race or a panic.
+// met a data race or a panic, or logged a secret.
 func start(t testing.TB, name, path string, env []string, args ...string) *process {
 	t.Helper()
 	p := &process{t: t, name: name, cmd: exec.Command(path, args...), out: &output{}, log: &output{}, done: make(chan struct{})}
@@ -149,6 +149,7 @@ func start(t testing.TB, name, path string, env []string, args ...string) *proce
 	go func() { defer close(p.done); _ = p.cmd.Wait() }()
 	t.Cleanup(func() {
 		p.stop()
+		holdsNoSecret(t, "the log of "+name, p.log.String())
 		if log := p.log.String(); strings.Contains(log, "DATA RACE") || strings.Contains(log, "panic: ") {
 			t.Errorf("%s failed:\n%s", name, end(log, 8000))
 		} else if t.Failed() {
@@ -156,6 +157,17 @@ func start(t testing.TB, name, path string, env []string, args ...string) *proce
 		}
 	})
 	return p
+}
+
+// holdsNoSecret fails the test when a secret of the tests, or what may be a JWT,
+// stands in something written.
+func holdsNoSecret(t testing.TB, what, text string) {
+	t.Helper()
+	for _, secret := range []string{batchSecret, webSecret, adminToken, password, "eyJ"} {
+		if _, rest, found := strings.Cut(text, secret); found {
+			t.Errorf("%s holds %q, before %.100q", what, secret, rest)
+		}
+	}
 }
 
 func end(s string, n int) string { return s[max(0, len(s)-n):] }
