@@ -25,7 +25,6 @@ type browser struct {
 	http *http.Client
 	// origin is sent with forms, as browsers do.
 	origin string
-	ip     string
 }
 
 func (e *env) browser() *browser {

@@ -145,7 +145,7 @@ func TestAPatternWithoutFilesIsAWarning(t *testing.T) {
 }
 
 func TestVariablesArePutIntoValues(t *testing.T) {
-	file, sources, problems := loadDir(t, map[string]string{
+	_, sources, problems := loadDir(t, map[string]string{
 		"main.yaml": `
 include: [sub/b.yaml]
 listeners: [{address: "127.0.0.1:${PORT}"}]
@@ -168,7 +168,7 @@ routes:
 		t.Errorf("sources are %v", sources)
 	}
 
-	file, _, problems = loadDir(t, map[string]string{
+	file, _, problems := loadDir(t, map[string]string{
 		"main.yaml": base + `
 admin: {address: 127.0.0.1:9901, token: "${file:token}"}
 consul: {address: "${CONSUL}", token: "${EMPTY:-$${x} {y}"}

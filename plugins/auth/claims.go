@@ -22,7 +22,6 @@ type claims struct {
 	acr, authTime, confirm            []byte
 	idToken                           bool // has a member that only ID and logout tokens have
 	further                           []member
-	issuer                            string
 	expiry, notBefore, issued, authAt int64
 }
 
