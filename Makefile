@@ -15,6 +15,7 @@ build:
 # Everything, against real servers, which it installs first.
 test: servers
 	GATEHOUSE_TEST_REQUIRE=all $(GO) test -race -timeout 20m ./...
+	$(GO) test -run 'Alloc' ./cmd/gatehouse ./gateway/... ./plugins/... ./discovery ./routes
 
 # What needs no server.
 quick:

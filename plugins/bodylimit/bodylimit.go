@@ -81,8 +81,7 @@ func (p *Plugin) count(x *plugins.Exchange, limit int64, refusal *plugins.Error,
 	cut := r.cut
 	*r = reader{}
 	p.readers.Put(r)
-	var own *plugins.Error
-	if cut && err != nil && !(errors.As(err, &own) && own == refusal) {
+	if cut && err != nil && !errors.Is(err, refusal) {
 		// Whatever the cut did to the attempt, it is the cause.
 		return refusal
 	}
