@@ -26,13 +26,20 @@ func checkCommand() *cobra.Command {
 		if err := errors.Join(validOutput(*format), readable(*path)); err != nil {
 			return err
 		}
-		file, err := load(*path, false)
-		if err == nil {
-			err = checkFile(file)
-		}
+		file, err := loadChecked(*path)
 		return report(c.OutOrStdout(), *format, file, err)
 	}
 	return c
+}
+
+// loadChecked reads a file and builds everything that it describes. The file
+// is there to be reported on even when it is not valid.
+func loadChecked(path string) (*routes.File, error) {
+	file, err := load(path, false)
+	if err == nil {
+		err = checkFile(file)
+	}
+	return file, err
 }
 
 // finding is one line of `check -o json`.
@@ -122,10 +129,7 @@ func routesCommand() *cobra.Command {
 		if err := errors.Join(validOutput(*format), readable(*path)); err != nil {
 			return err
 		}
-		file, err := load(*path, false)
-		if err == nil {
-			err = checkFile(file)
-		}
+		file, err := loadChecked(*path)
 		if err != nil {
 			return report(c.ErrOrStderr(), "text", file, err)
 		}

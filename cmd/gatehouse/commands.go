@@ -34,10 +34,7 @@ func runCommand() *cobra.Command {
 		logger := slog.New(slog.NewJSONHandler(c.ErrOrStderr(), nil))
 		tuneMemory(logger)
 		redis.SetLogger(redisLog{logger})
-		file, err := load(*path, false)
-		if err == nil {
-			err = checkFile(file)
-		}
+		file, err := loadChecked(*path)
 		if err != nil {
 			return report(c.ErrOrStderr(), "text", file, err)
 		}

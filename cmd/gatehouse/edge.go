@@ -113,13 +113,7 @@ func (e *edge) discover(s *routes.Service, found func([]discovery.Endpoint)) (fu
 
 // check refuses what prepare could not do.
 func (e *edge) check(file *routes.File) error {
-	if err := e.verifier.CheckIssuers(file.Issuers); err != nil {
-		return err
-	}
-	if e.consul == nil && file.Consul != nil {
-		return errors.New("consul: needs a restart")
-	}
-	return nil
+	return e.verifier.CheckIssuers(file.Issuers)
 }
 
 // prepare makes the parts ready for file's routes, before they go live.

@@ -18,7 +18,6 @@ import (
 	"github.com/gatehouse/gatehouse/gateway"
 	"github.com/gatehouse/gatehouse/gateway/admin"
 	"github.com/gatehouse/gatehouse/gateway/server"
-	"github.com/gatehouse/gatehouse/plugins"
 	"github.com/gatehouse/gatehouse/routes"
 )
 
@@ -258,5 +257,3 @@ func (p *process) locals() []gateway.Local {
 	}
 	return []gateway.Local{{Owns: p.issuer.owns, Handler: gateway.HTTP(p.issuer.handler())}}
 }
-
-var _ plugins.Handler = (*gateway.Gateway)(nil).Serve

@@ -32,14 +32,12 @@ const (
 	ProxyConnection
 	RealIP
 	RequestID
-	Server
 	TE
 	Traceparent
 	Tracestate
 	Trailer
 	TransferEncoding
 	Upgrade
-	UserAgent
 	Via
 	XForwarded // X-Forwarded-* except For
 	XForwardedFor
@@ -61,9 +59,9 @@ var byLength = func() (t [25][]known) {
 		{"x-original-url", OriginalURL}, {"x-rewrite-url", OriginalURL},
 		{"proxy-authenticate", ProxyAuthenticate}, {"proxy-authorization", ProxyAuthorization},
 		{"proxy-connection", ProxyConnection}, {"x-real-ip", RealIP}, {"x-request-id", RequestID},
-		{"server", Server}, {"te", TE}, {"traceparent", Traceparent}, {"tracestate", Tracestate},
+		{"te", TE}, {"traceparent", Traceparent}, {"tracestate", Tracestate},
 		{"trailer", Trailer}, {"transfer-encoding", TransferEncoding}, {"upgrade", Upgrade},
-		{"user-agent", UserAgent}, {"via", Via}, {"x-forwarded-for", XForwardedFor},
+		{"via", Via}, {"x-forwarded-for", XForwardedFor},
 	} {
 		t[len(k.name)] = append(t[len(k.name)], k)
 	}
@@ -103,9 +101,9 @@ func classify(name []byte) uint8 {
 	return Other
 }
 
-// HopByHop reports whether a field belongs to one connection only (RFC 9110,
+// hopByHop reports whether a field belongs to one connection only (RFC 9110,
 // 7.6.1) and is never forwarded.
-func HopByHop(id uint8) bool {
+func hopByHop(id uint8) bool {
 	switch id {
 	case Connection, KeepAlive, ProxyConnection, ProxyAuthenticate, ProxyAuthorization,
 		TE, Trailer, TransferEncoding, Upgrade, HTTP2Settings:
@@ -211,16 +209,6 @@ func validValue(v []byte) bool {
 	}
 	for _, c := range v[i:] {
 		if c < 0x20 && c != '\t' || c == 0x7f {
-			return false
-		}
-	}
-	return true
-}
-
-// VisibleASCII reports whether v holds only characters 0x20–0x7E.
-func VisibleASCII(v []byte) bool {
-	for _, c := range v {
-		if c < 0x20 || c > 0x7e {
 			return false
 		}
 	}

@@ -134,7 +134,7 @@ func (r *Request) note(f *plugins.Field) (named bool, err error) {
 	case Identity, MethodOverride, OriginalURL:
 		f.Drop = true
 	default:
-		f.Drop = f.Drop || HopByHop(f.ID)
+		f.Drop = f.Drop || hopByHop(f.ID)
 	}
 	return named, nil
 }

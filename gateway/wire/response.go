@@ -20,8 +20,8 @@ type Response struct {
 	Close bool
 	// Upgrade is the protocol of a 101 answer.
 	Upgrade []byte
-	// HasDate and HasServer tell whether the fields are there.
-	HasDate, HasServer bool
+	// HasDate tells whether there is a Date.
+	HasDate bool
 }
 
 // ScanResponse checks a complete response head (status line to empty line) and
@@ -141,13 +141,11 @@ func (r *Response) note(f *plugins.Field) (named, keepAlive bool, err error) {
 		r.Upgrade, f.Drop = f.Value, true
 	case Date:
 		r.HasDate = true
-	case Server:
-		r.HasServer = true
 	case Identity:
 		// A backend may not speak of identities to the outside either.
 		f.Drop = true
 	default:
-		f.Drop = HopByHop(f.ID) && f.ID != ProxyAuthenticate
+		f.Drop = hopByHop(f.ID) && f.ID != ProxyAuthenticate
 	}
 	return named, keepAlive, nil
 }
