@@ -113,11 +113,10 @@ func (st *state) release() {
 	s.states.Put(st)
 }
 
-// begin runs the request gate: one strict pass over the head decides what the
-// request is. The error is a refusal that ends the connection.
+// begin takes over what fasthttp parsed and sends it through the gate. The
+// error is a refusal that ends the connection.
 func (st *state) begin(ctx *fasthttp.RequestCtx, c *conn) error {
 	x := &st.x
-	x.Time = st.server.now()
 	st.stream.reset(c, x)
 	x.Client = &st.stream
 	st.identify()
@@ -125,8 +124,6 @@ func (st *state) begin(ctx *fasthttp.RequestCtx, c *conn) error {
 	x.Method = h.Method()
 	x.TLS = c.tls
 	x.Peer = c.peer
-	x.ClientIP = x.Peer
-
 	switch string(h.Protocol()) {
 	case "HTTP/1.1":
 	case "HTTP/1.0":
@@ -134,20 +131,32 @@ func (st *state) begin(ctx *fasthttp.RequestCtx, c *conn) error {
 	default:
 		return &plugins.Error{Status: http.StatusHTTPVersionNotSupported, Code: plugins.VersionNotAllowed}
 	}
+	if err := st.admit(h.RequestURI(), h.RawHeaders()); err != nil {
+		return err
+	}
+	st.stream.close = st.req.Close || x.HTTP10 && !st.req.KeepAlive
+	return st.frame(ctx)
+}
+
+// admit is the request gate, the same for every version of HTTP: one strict
+// pass over the head decides what the request is. Method, HTTP10, TLS and Peer
+// are set before; what delimits the content is the caller's.
+func (st *state) admit(target, head []byte) error {
+	x := &st.x
+	x.ClientIP = x.Peer
 	var err error
-	if x.Fields, err = wire.ScanRequest(h.RawHeaders(), &st.req, x.Fields[:0], st.server.limits.MaxHeaders); err != nil {
+	if x.Fields, err = wire.ScanRequest(head, &st.req, x.Fields[:0], st.server.limits.MaxHeaders); err != nil {
 		if errors.Is(err, wire.ErrTooMany) {
 			return &plugins.Error{Status: http.StatusRequestHeaderFieldsTooLarge, Code: plugins.HeaderTooLarge, Err: err}
 		}
 		return malformed(err)
 	}
-	if err := st.frame(ctx); err != nil {
+	if st.req.Authorizations > 1 {
+		return malformed(errTokensInHead)
+	}
+	if err := st.target(target); err != nil {
 		return err
 	}
-	if err := st.target(h.RequestURI()); err != nil {
-		return err
-	}
-	st.stream.close = st.req.Close || x.HTTP10 && !st.req.KeepAlive
 	if e := st.req.Expect; e != nil && !x.HTTP10 && !wire.EqualFold(e, "100-continue") {
 		return &plugins.Error{Status: http.StatusExpectationFailed, Code: plugins.ExpectationFailed}
 	}
@@ -175,9 +184,6 @@ var (
 // fasthttp's, or the connection would get out of step.
 func (st *state) frame(ctx *fasthttp.RequestCtx) error {
 	x, length := &st.x, st.req.Length
-	if st.req.Authorizations > 1 {
-		return malformed(errTokensInHead)
-	}
 	theirs := ctx.Request.Header.ContentLength()
 	switch {
 	case st.req.Chunked:
@@ -247,7 +253,9 @@ func (st *state) target(raw []byte) error {
 	return nil
 }
 
+// identify gives the exchange its time and its id.
 func (st *state) identify() {
+	st.x.Time = st.server.now()
 	var b [16]byte
 	hi, lo := rand.Uint64(), rand.Uint64()
 	for i := range 8 {
@@ -283,7 +291,6 @@ func (s *Server) unreadable(ctx *fasthttp.RequestCtx, err error) {
 		return // the client left in the middle of its head
 	}
 	st := s.states.Get().(*state)
-	st.x.Time = s.now()
 	st.stream.reset(c, &st.x)
 	st.x.Client = &st.stream
 	st.x.Peer, st.x.ClientIP = c.peer, c.peer
