@@ -214,6 +214,16 @@ type Client struct {
 	SkipConsent            bool
 	Disabled               bool
 	Created                time.Time
+	ClientSettings
+}
+
+// ClientSettings are what a client is besides: no query asks for them, so they
+// are stored as one JSON value. A field that is not there is the zero one.
+type ClientSettings struct {
+	// BackchannelLogoutURI is told when a session that the client took part in
+	// ends; BackchannelLogoutSession: the client cannot do without the `sid`.
+	BackchannelLogoutURI     string `json:"backchannel_logout_uri,omitempty"`
+	BackchannelLogoutSession bool   `json:"backchannel_logout_session,omitempty"`
 }
 
 // Clients keeps clients that were not declared in the configuration.

@@ -8,7 +8,7 @@ import (
 )
 
 const clientColumns = `id, name, secret_hashes, grants, scopes, redirect_uris, post_logout_redirect_uris,
-	skip_consent, disabled, created`
+	skip_consent, disabled, created, settings`
 
 func clientValues(c store.Client) []any {
 	hashes := make([]string, len(c.SecretHashes))
@@ -16,7 +16,8 @@ func clientValues(c store.Client) []any {
 		hashes[i] = hex.EncodeToString(h[:])
 	}
 	return []any{c.ID, c.Name, list(hashes), list(c.Grants), list(c.Scopes), list(c.RedirectURIs),
-		list(c.PostLogoutRedirectURIs), number(c.SkipConsent), number(c.Disabled), micros(c.Created)}
+		list(c.PostLogoutRedirectURIs), number(c.SkipConsent), number(c.Disabled), micros(c.Created),
+		document(c.ClientSettings)}
 }
 
 func scanClient(row func(dest []any) error) (store.Client, error) {
@@ -24,7 +25,7 @@ func scanClient(row func(dest []any) error) (store.Client, error) {
 	var hashes []string
 	err := row([]any{&c.ID, &c.Name, listColumn{&hashes}, listColumn{&c.Grants}, listColumn{&c.Scopes},
 		listColumn{&c.RedirectURIs}, listColumn{&c.PostLogoutRedirectURIs}, boolColumn{&c.SkipConsent},
-		boolColumn{&c.Disabled}, timeColumn{&c.Created}})
+		boolColumn{&c.Disabled}, timeColumn{&c.Created}, documentColumn{&c.ClientSettings}})
 	if err != nil {
 		return store.Client{}, err
 	}
@@ -46,7 +47,7 @@ func scanClient(row func(dest []any) error) (store.Client, error) {
 func (s *Store) AddClient(ctx context.Context, client store.Client) error {
 	return s.statement(ctx, "add client", func(ctx context.Context, c conn) error {
 		_, err := c.exec(ctx, `INSERT INTO clients (`+clientColumns+`)
-			VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)`, clientValues(client)...)
+			VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)`, clientValues(client)...)
 		return err
 	})
 }
@@ -81,7 +82,7 @@ func (s *Store) Clients(ctx context.Context) (clients []store.Client, err error)
 func (s *Store) UpdateClient(ctx context.Context, client store.Client) error {
 	return s.statement(ctx, "update client", func(ctx context.Context, c conn) error {
 		return found(c.exec(ctx, `UPDATE clients SET name = ?2, secret_hashes = ?3, grants = ?4, scopes = ?5,
-			redirect_uris = ?6, post_logout_redirect_uris = ?7, skip_consent = ?8, disabled = ?9, created = ?10
+			redirect_uris = ?6, post_logout_redirect_uris = ?7, skip_consent = ?8, disabled = ?9, created = ?10, settings = ?11
 			WHERE id = ?1`, clientValues(client)...))
 	})
 }

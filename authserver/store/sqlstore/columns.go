@@ -35,6 +35,15 @@ func list(values []string) string {
 	return string(text)
 }
 
+// document is how a value that no query looks into is stored: as JSON.
+func document(v any) string {
+	text, err := json.Marshal(v)
+	if err != nil {
+		panic(err) // settings are strings, numbers, lists of them and the like
+	}
+	return string(text)
+}
+
 // The types below scan a column into the field that they point to.
 
 type timeColumn struct{ to *time.Time }
@@ -79,6 +88,18 @@ func (c listColumn) Scan(src any) error {
 		return nil
 	}
 	return json.Unmarshal(text, c.to)
+}
+
+type documentColumn struct{ to any }
+
+func (c documentColumn) Scan(src any) error {
+	switch src := src.(type) {
+	case string:
+		return json.Unmarshal([]byte(src), c.to)
+	case []byte:
+		return json.Unmarshal(src, c.to)
+	}
+	return fmt.Errorf("a document is stored as %T", src)
 }
 
 type digestColumn struct{ to *store.Digest }
