@@ -34,6 +34,10 @@ type Exchange struct {
 	BodyLength int64
 	// TLS reports whether the client's connection is encrypted.
 	TLS bool
+	// ClientCert is the client's certificate, verified against the listener's
+	// CAs; nil where the client showed none. It is immutable and shared by all
+	// exchanges of the connection.
+	ClientCert *ClientCertificate
 	// HTTP10 reports an HTTP/1.0 client.
 	HTTP10 bool
 	// Peer is the address of the connection; ClientIP is the address of the

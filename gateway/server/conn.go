@@ -37,6 +37,7 @@ type conn struct {
 	peer   netip.Addr
 	server *Server
 	tls    bool
+	cert   shownCert
 
 	phase      phase
 	until      time.Time // end of the idle or head phase

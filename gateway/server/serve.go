@@ -123,6 +123,7 @@ func (st *state) begin(ctx *fasthttp.RequestCtx, c *conn) error {
 	h := &ctx.Request.Header
 	x.Method = h.Method()
 	x.TLS = c.tls
+	x.ClientCert = c.clientCert()
 	x.Peer = c.peer
 	switch string(h.Protocol()) {
 	case "HTTP/1.1":
