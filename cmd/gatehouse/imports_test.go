@@ -28,7 +28,7 @@ var mayImport = []struct {
 	{"plugins/all", []string{"plugins", "plugins/*", "routes"}},
 	{"plugins/plugintest", []string{"plugins", "routes"}},
 	{"plugins/ratelimit/limitertest", []string{"plugins", "plugins/plugintest", "plugins/ratelimit", "routes"}},
-	{"plugins/auth", []string{"plugins", "routes", "authserver/oauth"}},
+	{"plugins/auth", []string{"plugins", "routes", "authserver/dpop", "authserver/oauth"}},
 	{"plugins/*", []string{"plugins", "routes"}},
 	{"gateway", []string{"gateway/forward", "gateway/upstream", "gateway/wire", "plugins", "routes", "discovery"}},
 	{"gateway/wire", []string{"plugins"}},
@@ -39,6 +39,9 @@ var mayImport = []struct {
 	{"gateway/admin", []string{"gateway", "gateway/server", "gateway/upstream", "plugins", "routes"}},
 	{"authserver", []string{"authserver/*", "authserver/store/*"}},
 	{"authserver/oauth", nil},
+	{"authserver/fetch", nil},
+	{"authserver/jose", nil},
+	{"authserver/dpop", []string{"authserver/jose"}},
 	{"authserver/web", []string{"authserver/oauth"}},
 	{"authserver/store", []string{"authserver/oauth"}},
 	{"authserver/store/*", []string{"authserver/oauth", "authserver/store"}},
@@ -49,7 +52,7 @@ var mayImport = []struct {
 	{"authserver/scopes", []string{"authserver/oauth"}},
 	{"authserver/session", []string{"authserver/store"}},
 	{"authserver/users", []string{"authserver/store"}},
-	{"authserver/clients", []string{"authserver/oauth", "authserver/store", "authserver/web"}},
+	{"authserver/clients", []string{"authserver/fetch", "authserver/jose", "authserver/oauth", "authserver/store", "authserver/web"}},
 	{"authserver/tokens", []string{"authserver/oauth", "authserver/store"}},
 	{"authserver/revocation", []string{"authserver/oauth", "authserver/store", "authserver/tokens"}},
 	// Endpoints. None imports another.
@@ -69,7 +72,8 @@ var mayImport = []struct {
 }
 
 var domains = []string{
-	"authserver/oauth", "authserver/store", "authserver/audit", "authserver/clients", "authserver/revocation",
+	"authserver/oauth", "authserver/store", "authserver/audit", "authserver/clients", "authserver/dpop", "authserver/fetch",
+	"authserver/jose", "authserver/revocation",
 	"authserver/scopes", "authserver/session", "authserver/tokens", "authserver/users", "authserver/web",
 }
 
