@@ -9,6 +9,7 @@ package store
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"time"
 
@@ -32,6 +33,7 @@ type Digest [32]byte
 // Store is everything. Consumers declare the narrower interface they need.
 type Store interface {
 	Codes
+	PushedRequests
 	Refreshes
 	Revocations
 	Keys
@@ -65,6 +67,9 @@ type Code struct {
 	ACR         string
 	AuthTime    time.Time
 	Expires     time.Time
+	// DPoPKey is the thumbprint of the key that the redemption must prove, ""
+	// for any or none.
+	DPoPKey string
 	// Attempts counts wrong redemptions; Used is when it was redeemed.
 	Attempts int
 	Used     time.Time
@@ -84,6 +89,25 @@ type Codes interface {
 	ConsumeCode(ctx context.Context, hash Digest, now time.Time, refresh *Family) error
 	// FailCode counts a wrong redemption and reports how many there were.
 	FailCode(ctx context.Context, hash Digest) (attempts int, err error)
+}
+
+// Pushed is an authorization request that a client pushed (RFC 9126).
+type Pushed struct {
+	Hash     Digest // of the request_uri
+	ClientID string
+	// Query is the request's parameters as a query.
+	Query string
+	// Signed tells that they came in an object that the client signed.
+	Signed  bool
+	Expires time.Time
+}
+
+// PushedRequests keeps pushed requests until they are used or expire.
+type PushedRequests interface {
+	AddPushed(ctx context.Context, p Pushed) error
+	// TakePushed removes the request and returns it, to exactly one caller ever;
+	// ErrNotFound for any other, and, without removing it, for another client.
+	TakePushed(ctx context.Context, hash Digest, clientID string, now time.Time) (Pushed, error)
 }
 
 // Family is a grant with refresh tokens: one row, whose current generation is
@@ -108,6 +132,9 @@ type Family struct {
 	Rotated    time.Time
 	IdleUntil  time.Time // a zero Expires or IdleUntil is in the past, not never
 	Revoked    time.Time
+	// DPoPKey and Certificate are the thumbprints that every use of the refresh
+	// token must prove; "" for none.
+	DPoPKey, Certificate string
 }
 
 // Rotation is one attempt to spend a refresh token. The caller has verified
@@ -224,6 +251,29 @@ type ClientSettings struct {
 	// ends; BackchannelLogoutSession: the client cannot do without the `sid`.
 	BackchannelLogoutURI     string `json:"backchannel_logout_uri,omitempty"`
 	BackchannelLogoutSession bool   `json:"backchannel_logout_session,omitempty"`
+
+	// AuthMethod is how the client proves who it is; "" means by its secret,
+	// in either form, or not at all where it has none.
+	AuthMethod string `json:"token_endpoint_auth_method,omitempty"`
+	// JWKS, a JSON object, or JWKSURI has the client's public keys.
+	JWKS    json.RawMessage `json:"jwks,omitempty"`
+	JWKSURI string          `json:"jwks_uri,omitempty"`
+	// One of these identifies the certificate of tls_client_auth (RFC 8705, 2.1.2).
+	TLSSubjectDN string `json:"tls_client_auth_subject_dn,omitempty"`
+	TLSSANDNS    string `json:"tls_client_auth_san_dns,omitempty"`
+	TLSSANURI    string `json:"tls_client_auth_san_uri,omitempty"`
+	TLSSANIP     string `json:"tls_client_auth_san_ip,omitempty"`
+	TLSSANEmail  string `json:"tls_client_auth_san_email,omitempty"`
+	// CertificateBound and DPoPBound demand that every token is bound so.
+	CertificateBound bool `json:"tls_client_certificate_bound_access_tokens,omitempty"`
+	DPoPBound        bool `json:"dpop_bound_access_tokens,omitempty"`
+	// RequirePAR, RequireSigned and RequireState refuse authorization requests
+	// that were not pushed, are not signed, or have no state.
+	RequirePAR    bool `json:"require_par,omitempty"`
+	RequireSigned bool `json:"require_signed_request_object,omitempty"`
+	RequireState  bool `json:"require_state,omitempty"`
+	// Resources are the audiences that the client may ask for; empty: any.
+	Resources []string `json:"resources,omitempty"`
 }
 
 // Clients keeps clients that were not declared in the configuration.

@@ -18,11 +18,11 @@ func (s *Store) AddCode(ctx context.Context, c store.Code) error {
 			return err
 		}
 		_, err := q.exec(ctx, `INSERT INTO codes (hash, client_id, redirect_uri, challenge, nonce, scopes, resources,
-			subject, session, grant_id, acr, auth_time, expires, attempts, used, keep_until)
-			VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)`,
+			subject, session, grant_id, acr, auth_time, expires, attempts, used, keep_until, jkt)
+			VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)`,
 			c.Hash[:], c.ClientID, c.RedirectURI, c.Challenge, c.Nonce, list(c.Scopes), list(c.Resources),
 			c.Subject, c.Session, c.Grant, c.ACR, micros(c.AuthTime), micros(c.Expires), c.Attempts, micros(c.Used),
-			micros(c.Expires.Add(retention)))
+			micros(c.Expires.Add(retention)), c.DPoPKey)
 		return err
 	})
 }
@@ -51,9 +51,9 @@ func (s *Store) Code(ctx context.Context, hash store.Digest) (store.Code, error)
 	err := s.read(ctx, "code", func(ctx context.Context, q conn) error {
 		return q.row(ctx, []any{&c.ClientID, &c.RedirectURI, &c.Challenge, &c.Nonce, listColumn{&c.Scopes},
 			listColumn{&c.Resources}, &c.Subject, &c.Session, &c.Grant, &c.ACR, timeColumn{&c.AuthTime},
-			timeColumn{&c.Expires}, &c.Attempts, timeColumn{&c.Used}},
+			timeColumn{&c.Expires}, &c.Attempts, timeColumn{&c.Used}, &c.DPoPKey},
 			`SELECT client_id, redirect_uri, challenge, nonce, scopes, resources, subject, session, grant_id, acr,
-				auth_time, expires, attempts, used FROM codes WHERE hash = ?1`, hash[:])
+				auth_time, expires, attempts, used, jkt FROM codes WHERE hash = ?1`, hash[:])
 	})
 	if err != nil {
 		return store.Code{}, err

@@ -10,13 +10,13 @@ import (
 )
 
 const familyColumns = `grant_id, client_id, subject, session, scopes, resources, acr, nonce, auth_time, created,
-	expires, generation, hash, previous, rotated, idle_until, revoked`
+	expires, generation, hash, previous, rotated, idle_until, revoked, jkt, x5t`
 
 func familyFields(f *store.Family) []any {
 	return []any{&f.Grant, &f.ClientID, &f.Subject, &f.Session, listColumn{&f.Scopes}, listColumn{&f.Resources},
 		&f.ACR, &f.Nonce, timeColumn{&f.AuthTime}, timeColumn{&f.Created}, timeColumn{&f.Expires}, &f.Generation,
 		digestColumn{&f.Hash}, digestColumn{&f.Previous}, timeColumn{&f.Rotated}, timeColumn{&f.IdleUntil},
-		timeColumn{&f.Revoked}}
+		timeColumn{&f.Revoked}, &f.DPoPKey, &f.Certificate}
 }
 
 // AddFamily implements store.Refreshes.
@@ -31,10 +31,10 @@ func (s *Store) AddFamily(ctx context.Context, f store.Family) error {
 
 func insertFamily(ctx context.Context, c conn, f store.Family) error {
 	_, err := c.exec(ctx, `INSERT INTO families (`+familyColumns+`)
-		VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)`,
+		VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)`,
 		f.Grant, f.ClientID, f.Subject, f.Session, list(f.Scopes), list(f.Resources), f.ACR, f.Nonce,
 		micros(f.AuthTime), micros(f.Created), micros(f.Expires), f.Generation, f.Hash[:], f.Previous[:],
-		micros(f.Rotated), micros(f.IdleUntil), micros(f.Revoked))
+		micros(f.Rotated), micros(f.IdleUntil), micros(f.Revoked), f.DPoPKey, f.Certificate)
 	return err
 }
 

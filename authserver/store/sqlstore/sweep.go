@@ -36,6 +36,8 @@ func (s *Store) Sweep(ctx context.Context, now time.Time) error {
 			(SELECT id FROM sessions WHERE expires < ?1 ORDER BY expires LIMIT ?2)`, kept},
 		{`DELETE FROM revocations WHERE seq IN
 			(SELECT seq FROM revocations WHERE expires < ?1 ORDER BY expires LIMIT ?2)`, micros(now.Add(-leeway))},
+		{`DELETE FROM pushed WHERE hash IN
+			(SELECT hash FROM pushed WHERE expires < ?1 ORDER BY expires LIMIT ?2)`, micros(now)},
 		{`DELETE FROM once WHERE name IN
 			(SELECT name FROM once WHERE expires < ?1 ORDER BY expires LIMIT ?2)`, micros(now.Add(-leeway))},
 	}

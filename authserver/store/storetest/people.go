@@ -14,7 +14,8 @@ var people = []promise{
 		c := store.Client{ID: "b", Name: "Müller & Co", SecretHashes: []store.Digest{digest(1), digest(2)}, Grants: []string{"client_credentials"},
 			Scopes: []string{"read"}, RedirectURIs: []string{`https://x.example/"cb"`}, PostLogoutRedirectURIs: []string{"https://x.example/"},
 			SkipConsent: true, Disabled: true, Created: now,
-			ClientSettings: store.ClientSettings{BackchannelLogoutURI: "https://x.example/out", BackchannelLogoutSession: true}}
+			ClientSettings: store.ClientSettings{BackchannelLogoutURI: "https://x.example/out", BackchannelLogoutSession: true,
+				AuthMethod: "private_key_jwt", JWKS: []byte(`{"keys":[]}`), RequirePAR: true, Resources: []string{"https://x.example"}}}
 		must(t, stores[0].AddClient(ctx, c))
 		must(t, stores[0].AddClient(ctx, store.Client{ID: "a"}))
 		wantError(t, "again", stores[1].AddClient(ctx, c), store.ErrExists)

@@ -28,7 +28,7 @@ import (
 // one new, empty database, as two replicas have them, and closes them with t.
 func Run(t *testing.T, open func(t *testing.T) []store.Store) {
 	var all []promise
-	for _, part := range [][]promise{codes, refreshes, revocations, keys, people, rest} {
+	for _, part := range [][]promise{codes, pushed, refreshes, revocations, keys, people, rest} {
 		all = append(all, part...)
 	}
 	for _, p := range all {
@@ -62,7 +62,7 @@ func code() store.Code {
 		Hash: digest(name("code")), ClientID: name("client-"), RedirectURI: "https://app.example/cb?x=ü",
 		Challenge: "challenge", Nonce: "nonce", Scopes: []string{"openid", "read:orders"}, Resources: []string{"https://api.example"},
 		Subject: name("usr_"), Session: name("sid-"), Grant: name("grant-"), ACR: "pwd",
-		AuthTime: now.Add(-time.Minute), Expires: now.Add(time.Minute),
+		AuthTime: now.Add(-time.Minute), Expires: now.Add(time.Minute), DPoPKey: "a thumbprint",
 	}
 }
 
@@ -73,7 +73,7 @@ func family() store.Family {
 		Grant: grant, ClientID: name("client-"), Subject: name("usr_"), Session: name("sid-"),
 		Scopes: []string{"openid"}, ACR: "pwd", Nonce: "n", AuthTime: now.Add(-time.Hour), Created: now.Add(-time.Minute),
 		Expires: now.Add(720 * time.Hour), Generation: 1, Hash: token(grant, 1), Rotated: now.Add(-time.Minute),
-		IdleUntil: now.Add(168 * time.Hour),
+		IdleUntil: now.Add(168 * time.Hour), DPoPKey: "a thumbprint", Certificate: "another",
 	}
 }
 
