@@ -68,6 +68,7 @@ type Server struct {
 	scopes   *scopes.Catalogue
 	metadata *metadata.Endpoint
 	gate     *tokens.Gate
+	pages    *web.Pages
 	audit    *audit.Log
 	health   health
 	handler  http.Handler
@@ -101,6 +102,7 @@ func New(ctx context.Context, c Config) (*Server, error) {
 		clients: clients.New(c.Store, c.Now),
 		users:   users.New(c.Store, users.NewMemoryThrottle(c.Now), c.Now),
 		scopes:  scopes.New(c.Audience),
+		pages:   pages,
 		gate:    tokens.NewGate(c.Now),
 		audit:   audit.New(c.Store, c.Audit, c.Now),
 		metadata: metadata.New(metadata.Config{
@@ -191,7 +193,7 @@ func (s *Server) Handler() http.Handler { return s.handler }
 // has to know who asks: see admin.WithActor.
 func (s *Server) Admin() http.Handler { return s.admin }
 
-// Reload checks the declared clients, users and scopes together, and then puts
+// Reload checks the declared clients, users, scopes and the theme together, and then puts
 // all of them in place. On an error, which names every problem, nothing
 // changed. It is for one goroutine at a time.
 func (s *Server) Reload(ctx context.Context, d Declared) error {
@@ -210,9 +212,12 @@ func (s *Server) Reload(ctx context.Context, d Declared) error {
 	problems = append(problems, err)
 	people, err := s.users.Prepare(ctx, d.Users)
 	problems = append(problems, err)
+	look, err := s.pages.Prepare(d.Theme, samples())
+	problems = append(problems, err)
 	if err := errors.Join(problems...); err != nil {
 		return err
 	}
+	s.pages.Apply(look)
 	s.scopes.Declare(list)
 	s.clients.Declare(known)
 	s.users.Declare(people)

@@ -59,6 +59,9 @@ type Declared struct {
 	// Resources are the audiences, besides Config.Audience, that tokens may be
 	// for: those that routes ask for.
 	Resources []string
+	// Theme is a folder with templates, styles and texts that go before the
+	// built-in ones; empty: none does.
+	Theme string
 }
 
 // Client is a declared client. An empty Secret makes it a public one.

@@ -3,8 +3,11 @@ package routes
 import (
 	"encoding/base64"
 	"fmt"
+	"io/fs"
 	"maps"
 	"net/url"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -45,6 +48,7 @@ func (c *checker) authServer(a *AuthServer) {
 			c.report(keyPos(c, &a.Scopes, scope), "the scope %q holds a character that scopes may not have (RFC 6749, 3.3)", scope)
 		}
 	}
+	c.theme(a)
 	ids := map[string]Pos{}
 	for i := range a.Clients {
 		client := &a.Clients[i]
@@ -69,6 +73,25 @@ func (c *checker) authServer(a *AuthServer) {
 			c.unique(names, "user", &user.Name, user.Pos)
 		}
 		c.user(user)
+	}
+}
+
+// theme puts the folder of the naming file before the path, and lets a watcher
+// follow what is in it.
+func (c *checker) theme(a *AuthServer) {
+	if a.Theme == "" || c.broken(&a.Theme) {
+		return
+	}
+	pos := c.at(&a.Theme, a.Pos)
+	if !filepath.IsAbs(a.Theme) {
+		a.Theme = filepath.Join(filepath.Dir(pos.File), a.Theme)
+	}
+	err := filepath.WalkDir(a.Theme, func(path string, _ fs.DirEntry, err error) error {
+		c.sources(path)
+		return err
+	})
+	if info, e := os.Stat(a.Theme); err != nil || e != nil || !info.IsDir() {
+		c.report(pos, "theme: the folder %s is not there or cannot be read", a.Theme)
 	}
 }
 

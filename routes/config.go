@@ -137,6 +137,8 @@ type AuthServer struct {
 	Scopes           map[string]string `yaml:"scopes"` // name to description
 	Clients          []Client          `yaml:"clients"`
 	Users            []User            `yaml:"users"`
+	// Theme is a folder that changes how pages look, relative to the file.
+	Theme string `yaml:"theme"`
 }
 
 // RefreshToken bounds the life of refresh tokens.

@@ -184,7 +184,7 @@ func (e *Endpoint) toLogin(w http.ResponseWriter, r *http.Request, q *request, s
 	}
 	return e.to(w, r, "login", session.Interaction{
 		Query: query, ClientID: q.client.ID, ClientName: q.client.Title(), Redirect: q.redirect,
-		Hint: q.form.Value("login_hint"),
+		Hint: q.form.Value("login_hint"), Locales: q.form.Value("ui_locales"),
 	})
 }
 
@@ -221,7 +221,7 @@ func (e *Endpoint) toConsent(w http.ResponseWriter, r *http.Request, q *request,
 	}
 	return e.to(w, r, "consent", session.Interaction{
 		Query: query, ClientID: q.client.ID, ClientName: q.client.Title(), Redirect: q.redirect,
-		Scopes: q.scopes, Session: s.ID, LoggedIn: done.LoggedIn,
+		Scopes: q.scopes, Session: s.ID, LoggedIn: done.LoggedIn, Locales: q.form.Value("ui_locales"),
 	})
 }
 

@@ -49,7 +49,22 @@ type Endpoint struct{ Config }
 // New returns the endpoint.
 func New(c Config) *Endpoint { return &Endpoint{c} }
 
+// view is what the page shows.
+type view struct {
+	Client, User, Host, CSRF, Interaction string
+	Scopes                                []scopeView
+}
+
 type scopeView struct{ Name, Description string }
+
+// Samples are the page in all its states.
+func Samples() []web.Page {
+	return []web.Page{
+		{Name: "consent", Data: view{Client: "App", User: "alice", Host: "app.example.com", CSRF: "c", Interaction: "i",
+			Scopes: []scopeView{{"openid", ""}, {"read:orders", "Read your orders"}}}},
+		{Name: "consent", Data: view{}},
+	}
+}
 
 // Serve shows the page or takes the answer.
 func (e *Endpoint) Serve(w http.ResponseWriter, r *http.Request) error {
@@ -76,10 +91,7 @@ func (e *Endpoint) Serve(w http.ResponseWriter, r *http.Request) error {
 	for _, name := range i.Scopes {
 		list = append(list, scopeView{name, e.Scopes.Description(name)})
 	}
-	return e.Pages.Show(w, web.Page{Name: "consent", FormAction: web.FormAction(i.Redirect), Data: struct {
-		Client, User, Host, CSRF, Interaction string
-		Scopes                                []scopeView
-	}{i.ClientName, u.Name, host(i.Redirect), e.Guard.Token(e.Sessions.Cookie(r)), handle, list}})
+	return e.Pages.Show(w, r, web.Page{Name: "consent", Locales: i.Locales, FormAction: web.FormAction(i.Redirect), Data: view{i.ClientName, u.Name, host(i.Redirect), e.Guard.Token(e.Sessions.Cookie(r)), handle, list}})
 }
 
 var errOver = oauth.Refuse(oauth.InvalidRequest, "This request began in another browser or session, or took too long.")

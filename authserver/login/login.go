@@ -60,6 +60,19 @@ type view struct {
 	Wait              int // seconds
 }
 
+// signedIn is what who is signed in already sees.
+type signedIn struct{ User, CSRF string }
+
+// Samples are the pages in all their states.
+func Samples() []web.Page {
+	return []web.Page{
+		{Name: "login", Data: view{}},
+		{Name: "login", Data: view{Client: "App", Username: "alice", CSRF: "c", Interaction: "i", Failed: true}},
+		{Name: "login", Data: view{Wait: 30}},
+		{Name: "signedin", Data: signedIn{"alice", "c"}},
+	}
+}
+
 // Serve shows the page or takes the form.
 func (e *Endpoint) Serve(w http.ResponseWriter, r *http.Request) error {
 	if r.Method == http.MethodPost {
@@ -96,9 +109,7 @@ func (e *Endpoint) plain(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return oauth.Unavailable(fmt.Errorf("look up the user: %w", err))
 	}
-	return e.Pages.Show(w, web.Page{Name: "signedin", Data: struct{ User, CSRF string }{
-		u.Name, e.Guard.Token(e.Sessions.Cookie(r)),
-	}})
+	return e.Pages.Show(w, r, web.Page{Name: "signedin", Data: signedIn{u.Name, e.Guard.Token(e.Sessions.Cookie(r))}})
 }
 
 func (e *Endpoint) open(r *http.Request, handle string) (session.Interaction, error) {
@@ -112,11 +123,11 @@ func (e *Endpoint) open(r *http.Request, handle string) (session.Interaction, er
 func (e *Endpoint) show(w http.ResponseWriter, r *http.Request, status int, i session.Interaction, v view) error {
 	v.Client = i.ClientName
 	v.CSRF = e.Guard.Token(e.Sessions.EnsureBrowser(w, r))
-	page := web.Page{Name: "login", Status: status, Data: v}
+	page := web.Page{Name: "login", Status: status, Data: v, Locales: i.Locales}
 	if i.Redirect != "" {
 		page.FormAction = web.FormAction(i.Redirect)
 	}
-	return e.Pages.Show(w, page)
+	return e.Pages.Show(w, r, page)
 }
 
 func (e *Endpoint) submit(w http.ResponseWriter, r *http.Request) error {

@@ -48,6 +48,17 @@ type Endpoint struct{ Config }
 // New returns the endpoint.
 func New(c Config) *Endpoint { return &Endpoint{c} }
 
+// question is what the page shows before it signs out.
+type question struct{ CSRF, ClientID, Redirect, State string }
+
+// Samples are the pages in all their states.
+func Samples() []web.Page {
+	return []web.Page{
+		{Name: "logout", Data: question{"c", "app", "https://app.example.com/", "s"}},
+		{Name: "signedout"},
+	}
+}
+
 // request is a logout request whose parameters were checked.
 type request struct {
 	hint     tokens.Hint
@@ -80,7 +91,7 @@ func (e *Endpoint) Serve(w http.ResponseWriter, r *http.Request) error {
 	}
 	switch {
 	case s.ID == "":
-		return e.done(w, q)
+		return e.done(w, r, q)
 	case r.Method == http.MethodPost && form.Has(web.FieldCSRF):
 		if err := e.Guard.Check(r, form, e.Sessions.Cookie(r)); err != nil {
 			return err
@@ -92,7 +103,7 @@ func (e *Endpoint) Serve(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	e.Sessions.Forget(w)
-	return e.done(w, q)
+	return e.done(w, r, q)
 }
 
 func (e *Endpoint) parameters(r *http.Request) (web.Form, error) {
@@ -137,13 +148,13 @@ func (e *Endpoint) check(ctx context.Context, form web.Form) (request, error) {
 }
 
 func (e *Endpoint) ask(w http.ResponseWriter, r *http.Request, q request) error {
-	page := web.Page{Name: "logout", Data: struct{ CSRF, ClientID, Redirect, State string }{
+	page := web.Page{Name: "logout", Data: question{
 		e.Guard.Token(e.Sessions.Cookie(r)), q.clientID, q.redirect, q.state,
 	}}
 	if q.redirect != "" {
 		page.FormAction = web.FormAction(q.redirect)
 	}
-	return e.Pages.Show(w, page)
+	return e.Pages.Show(w, r, page)
 }
 
 func (e *Endpoint) end(r *http.Request, s store.Session, q request) error {
@@ -159,9 +170,9 @@ func (e *Endpoint) end(r *http.Request, s store.Session, q request) error {
 	return nil
 }
 
-func (e *Endpoint) done(w http.ResponseWriter, q request) error {
+func (e *Endpoint) done(w http.ResponseWriter, r *http.Request, q request) error {
 	if q.redirect == "" {
-		return e.Pages.Show(w, web.Page{Name: "signedout"})
+		return e.Pages.Show(w, r, web.Page{Name: "signedout"})
 	}
 	target := q.redirect
 	if q.state != "" {

@@ -27,6 +27,8 @@ type Interaction struct {
 	Redirect   string `json:"r,omitempty"`
 	// Scopes are those to consent to.
 	Scopes []string `json:"s,omitempty"`
+	// Locales are the languages that the application asked for.
+	Locales string `json:"u,omitempty"`
 	// Hint fills in the user name.
 	Hint string `json:"h,omitempty"`
 	// Session is the session that the consent page is for.

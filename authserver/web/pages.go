@@ -3,32 +3,22 @@ package web
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"embed"
-	"encoding/hex"
-	"encoding/json"
-	"fmt"
-	"html/template"
 	"log/slog"
 	"net/http"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/gatehouse/gatehouse/authserver/oauth"
 )
 
-//go:embed templates/*.html texts/*.json static/style.css
-var files embed.FS
-
 // Pages renders what people see: plain HTML that needs no script, with every
-// text out of one catalogue. It is safe for concurrent use.
+// text out of the catalogue of the reader's language. It is safe for concurrent
+// use.
 type Pages struct {
 	base   string
-	style  []byte
-	href   string
-	texts  map[string]string
-	pages  map[string]*template.Template
+	look   atomic.Pointer[Look]
 	logger *slog.Logger
 }
 
@@ -42,76 +32,37 @@ type Page struct {
 	// a CSP source expression: browsers check form-action after redirects,
 	// too, so the client's origin has to be there.
 	FormAction string
+	// Locales are the languages that the application asked for (`ui_locales`),
+	// in its order; they come before those of the browser.
+	Locales string
+	// Script lets the page load the server's own script, which passkeys need.
+	Script bool
 }
 
 // NewPages reads the templates and the texts. base is the path of the issuer.
 func NewPages(base string, logger *slog.Logger) (*Pages, error) {
-	p := &Pages{base: base, logger: logger, pages: map[string]*template.Template{}}
-	var err error
-	if p.style, err = files.ReadFile("static/style.css"); err != nil {
-		return nil, err
-	}
-	sum := sha256.Sum256(p.style)
-	p.href = base + "/oauth/static/style." + hex.EncodeToString(sum[:8]) + ".css"
-	raw, err := files.ReadFile("texts/en.json")
+	p := &Pages{base: base, logger: logger}
+	look, err := p.Prepare("", nil)
 	if err != nil {
 		return nil, err
 	}
-	if err := json.Unmarshal(raw, &p.texts); err != nil {
-		return nil, fmt.Errorf("texts: %w", err)
-	}
-	functions := template.FuncMap{
-		"t":     p.text,
-		"url":   func(path string) string { return base + "/oauth/" + path },
-		"style": func() string { return p.href },
-	}
-	entries, err := files.ReadDir("templates")
-	if err != nil {
-		return nil, err
-	}
-	for _, e := range entries {
-		name := strings.TrimSuffix(e.Name(), ".html")
-		if name == "layout" {
-			continue
-		}
-		t, err := template.New("layout.html").Funcs(functions).ParseFS(files, "templates/layout.html", "templates/"+e.Name())
-		if err != nil {
-			return nil, err
-		}
-		p.pages[name] = t
-	}
+	p.Apply(look)
 	return p, nil
 }
 
-// text returns a text of the catalogue with its verbs filled in.
-func (p *Pages) text(key string, args ...any) (string, error) {
-	format, ok := p.texts[key]
-	if !ok {
-		return "", fmt.Errorf("text %q is not in the catalogue", key)
-	}
-	if len(args) == 0 {
-		return format, nil
-	}
-	return fmt.Sprintf(format, args...), nil
-}
-
-// Show renders page. Nothing is sent before the whole page is rendered.
-func (p *Pages) Show(w http.ResponseWriter, page Page) error {
-	t, ok := p.pages[page.Name]
-	if !ok {
-		return oauth.Failed(fmt.Errorf("page %q does not exist", page.Name))
-	}
+// Show renders page in the language that suits the request. Nothing is sent
+// before the whole page is rendered.
+func (p *Pages) Show(w http.ResponseWriter, r *http.Request, page Page) error {
 	var b bytes.Buffer
-	if err := t.Execute(&b, struct {
-		Name string
-		Data any
-	}{page.Name, page.Data}); err != nil {
-		return oauth.Failed(fmt.Errorf("render page %q: %w", page.Name, err))
+	look := p.look.Load()
+	if err := look.render(&b, look.language(r, page.Locales), page); err != nil {
+		return oauth.Failed(err)
 	}
 	h := w.Header()
-	secure(h, page.FormAction)
+	secure(h, page)
 	h.Set("Content-Type", "text/html; charset=utf-8")
 	h.Set("Content-Length", strconv.Itoa(b.Len()))
+	h.Add("Vary", "Accept-Language")
 	if page.Status == 0 {
 		page.Status = http.StatusOK
 	}
@@ -121,15 +72,18 @@ func (p *Pages) Show(w http.ResponseWriter, page Page) error {
 }
 
 // secure sets the fields that every page carries (RFC 9700, 4.2 and 4.16).
-func secure(h http.Header, formAction string) {
+func secure(h http.Header, page Page) {
 	noStore(h)
 	csp := "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; frame-ancestors 'none'"
-	switch formAction {
+	if page.Script {
+		csp += "; script-src 'self'"
+	}
+	switch page.FormAction {
 	case anyFormAction:
 	case "":
 		csp += "; form-action 'self'"
 	default:
-		csp += "; form-action 'self' " + formAction
+		csp += "; form-action 'self' " + page.FormAction
 	}
 	h.Set("Content-Security-Policy", csp)
 	h.Set("X-Frame-Options", "DENY")
@@ -179,6 +133,12 @@ func (p *Pages) Handler(e Endpoint, timeout time.Duration, methods ...string) ht
 	})
 }
 
+// errorView is what the page error shows.
+type errorView struct{ Kind, Detail string }
+
+// errorKinds are the texts of the page error.
+var errorKinds = [...]string{"request", "forbidden", "busy", "server"}
+
 // fail shows an error. The page says what the person can do, never details.
 func (p *Pages) fail(w http.ResponseWriter, r *http.Request, err error) {
 	e := protocolError(err)
@@ -186,30 +146,59 @@ func (p *Pages) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if e.Retry > 0 {
 		w.Header().Set("Retry-After", retryAfter(e.Retry))
 	}
-	kind := "request"
+	kind := errorKinds[0]
 	switch {
 	case e.Status == http.StatusForbidden:
-		kind = "forbidden"
+		kind = errorKinds[1]
 	case e.Status == http.StatusTooManyRequests:
-		kind = "busy"
+		kind = errorKinds[2]
 	case e.Status >= 500:
-		kind = "server"
+		kind = errorKinds[3]
 	}
-	if err := p.Show(w, Page{Name: "error", Status: e.Status, Data: struct{ Kind, Detail string }{kind, e.Description}}); err != nil {
+	if err := p.Show(w, r, Page{Name: "error", Status: e.Status, Data: errorView{kind, e.Description}}); err != nil {
 		p.logger.ErrorContext(r.Context(), "error page failed", "error", err)
 		http.Error(w, http.StatusText(http.StatusInternalServerError), http.StatusInternalServerError)
 	}
 }
 
-// Static serves the style sheet under its name, which changes with its content.
+// Static serves styles, the script and the logo, each under a name that
+// changes with its content.
 func (p *Pages) Static(w http.ResponseWriter, r *http.Request) {
-	if r.URL.Path != p.href {
+	a, ok := p.look.Load().assets[r.URL.Path]
+	if !ok {
 		http.NotFound(w, r)
 		return
 	}
 	h := w.Header()
-	h.Set("Content-Type", "text/css; charset=utf-8")
+	h.Set("Content-Type", a.kind)
 	h.Set("Cache-Control", "public, max-age=31536000, immutable")
 	h.Set("X-Content-Type-Options", "nosniff")
-	_, _ = w.Write(p.style)
+	if a.kind == svg { // an image that could hold a script, if opened by itself
+		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; sandbox")
+	}
+	_, _ = w.Write(a.body)
+}
+
+// Apply makes a prepared look the one that people see.
+func (p *Pages) Apply(l *Look) { p.look.Store(l) }
+
+// Prepare compiles the pages, with a theme's folder over the built-in files
+// where folder is not empty, and renders every sample in every language. It
+// reports every problem at once, with file and line, and changes nothing.
+func (p *Pages) Prepare(folder string, samples []Page) (*Look, error) {
+	source, err := readSources(folder)
+	if err != nil {
+		return nil, err
+	}
+	l, err := compile(source, p.base)
+	if err != nil {
+		return nil, err
+	}
+	for _, kind := range errorKinds {
+		samples = append(samples, Page{Name: "error", Data: errorView{kind, "detail"}})
+	}
+	if err := l.try(samples); err != nil {
+		return nil, err
+	}
+	return l, nil
 }

@@ -1,7 +1,6 @@
 package web
 
 import (
-	"encoding/json"
 	"errors"
 	"io/fs"
 	"net/http"
@@ -94,13 +93,33 @@ func TestParseBodyBoundsWhatItReads(t *testing.T) {
 }
 
 func TestEveryTextIsInTheCatalogueAndUsed(t *testing.T) {
-	raw, err := files.ReadFile("texts/en.json")
+	s, err := readSources("")
 	if err != nil {
 		t.Fatal(err)
 	}
-	var texts map[string]string
-	if err := json.Unmarshal(raw, &texts); err != nil {
-		t.Fatal(err)
+	texts := s.texts[fallback]
+	if len(s.texts) < 4 {
+		t.Errorf("only %d languages", len(s.texts))
+	}
+	for lang, other := range s.texts {
+		for key, english := range texts {
+			switch text, ok := other[key]; {
+			case !ok || text == "":
+				t.Errorf("%s: text %q is missing", lang, key)
+			case verbs(text) != verbs(english):
+				t.Errorf("%s: text %q has the verbs %q, not %q", lang, key, verbs(text), verbs(english))
+			case lang != fallback && text == english && len(english) > 20:
+				t.Errorf("%s: text %q is not translated", lang, key)
+			}
+		}
+		for key := range other {
+			if texts[key] == "" {
+				t.Errorf("%s: text %q exists in no other language", lang, key)
+			}
+		}
+		if other["lang"] != lang || other["dir"] != "ltr" && other["dir"] != "rtl" {
+			t.Errorf("%s: lang %q, dir %q", lang, other["lang"], other["dir"])
+		}
 	}
 	used := map[string]bool{}
 	call := regexp.MustCompile(`\bt "([a-z_.]+)"`)

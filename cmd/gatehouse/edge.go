@@ -10,6 +10,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/gatehouse/gatehouse/authserver"
 	"github.com/gatehouse/gatehouse/discovery"
 	"github.com/gatehouse/gatehouse/discovery/consul"
 	"github.com/gatehouse/gatehouse/discovery/static"
@@ -167,7 +168,18 @@ func checkFile(file *routes.File) error {
 		}),
 		Logger: slog.New(slog.DiscardHandler), Now: time.Now,
 	})
-	return errors.Join(gw.Check(file), runTests(file))
+	return errors.Join(gw.Check(file), runTests(file), checkTheme(file))
+}
+
+// checkTheme tries the pages of the file's theme.
+func checkTheme(file *routes.File) error {
+	if file.AuthServer == nil || file.AuthServer.Theme == "" {
+		return nil
+	}
+	if err := authserver.CheckTheme(file.AuthServer.Theme); err != nil {
+		return fmt.Errorf("%s: %w", file.AuthServer.Pos, err)
+	}
+	return nil
 }
 
 // noSigner stands for the keys of a server that is not running.

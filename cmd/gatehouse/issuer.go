@@ -118,7 +118,7 @@ func insecure(file *routes.File) bool {
 // declared is the part of file that the authorization server follows.
 func declared(file *routes.File) authserver.Declared {
 	a := file.AuthServer
-	d := authserver.Declared{Scopes: a.Scopes}
+	d := authserver.Declared{Scopes: a.Scopes, Theme: a.Theme}
 	for _, c := range a.Clients {
 		d.Clients = append(d.Clients, authserver.Client{
 			ID: c.ID, Name: c.Name, Secret: c.Secret.Reveal(), Grants: c.Grants, Scopes: c.Scopes,

@@ -84,7 +84,7 @@ func adminOf(f *routes.File) (a routes.Admin) {
 func issuerOf(f *routes.File) (a routes.AuthServer) {
 	if f.AuthServer != nil {
 		a = *f.AuthServer
-		a.Pos, a.Scopes, a.Clients, a.Users = routes.Pos{}, nil, nil, nil
+		a.Pos, a.Scopes, a.Clients, a.Users, a.Theme = routes.Pos{}, nil, nil, nil, ""
 	}
 	return a
 }
