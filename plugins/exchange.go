@@ -124,8 +124,26 @@ type Stream interface {
 	// StopReading makes a Read of Body that is under way or to come fail. The
 	// client's connection ends with the response.
 	StopReading()
+	// Trailer gives the trailer section that follows the content: complete
+	// lines, copied. It must come before Finish and is dropped where the client
+	// does not read one.
+	Trailer(lines []byte)
+	// Watch has w looked after while the exchange lasts; nil ends that, and
+	// when Watch has returned, the one before is not used any more.
+	Watch(w Watched)
 	// Gone reports whether the client is known to have left.
 	Gone() bool
+}
+
+// Watched is something that an exchange waits for. Its methods are called from
+// another goroutine and must not wait.
+type Watched interface {
+	// Due is asked a few times a second whether the exchange must end, because
+	// what allowed it does not hold any more.
+	Due(now time.Time) bool
+	// Abort is called once, when the client has left or Due said so: the wait
+	// must end with an error.
+	Abort()
 }
 
 // ResponseHead is the head of a final response.

@@ -35,7 +35,7 @@ var mayImport = []struct {
 	{"gateway/sock", nil},
 	{"gateway/server", []string{"gateway/sock", "gateway/wire", "plugins", "routes"}},
 	{"gateway/forward", []string{"gateway/upstream", "gateway/wire", "plugins", "routes"}},
-	{"gateway/upstream", []string{"gateway/sock", "discovery"}},
+	{"gateway/upstream", []string{"gateway/sock", "gateway/wire", "discovery"}},
 	{"gateway/admin", []string{"gateway", "gateway/server", "gateway/upstream", "plugins", "routes"}},
 	{"authserver", []string{"authserver/*", "authserver/store/*"}},
 	{"authserver/oauth", nil},

@@ -36,12 +36,20 @@ type forwarder struct {
 	scratch       sync.Pool // of *scratch
 }
 
-// scratch holds what an attempt needs until the answer's head is written.
+// scratch holds what an attempt needs. It is what the client's side watches
+// over: a client that leaves ends the attempt.
 type scratch struct {
+	conn   *upstream.Conn
 	lines  []byte
 	fields []plugins.Field
 	answer wire.Response
 }
+
+// Due implements plugins.Watched.
+func (*scratch) Due(time.Time) bool { return false }
+
+// Abort implements plugins.Watched.
+func (sc *scratch) Abort() { sc.conn.Abort() }
 
 // New returns the Handler that forwards r to service.
 func New(r *routes.Route, service *upstream.Service, now func() time.Time) plugins.Handler {
@@ -145,6 +153,8 @@ func (f *forwarder) attempt(x *plugins.Exchange, inst *upstream.Instance, sc *sc
 	if err != nil {
 		return 0, f.failed(x, nil, err)
 	}
+	sc.conn = c
+	x.Client.Watch(sc)
 	c.Out = f.appendHead(c.Out, x)
 	var up *upload
 	if x.Body != nil && len(x.Content) == 0 {
@@ -162,6 +172,7 @@ func (f *forwarder) attempt(x *plugins.Exchange, inst *upstream.Instance, sc *sc
 		}
 		c.Abort()
 		up.stop(x, c)
+		x.Client.Watch(nil)
 		c.Release(false)
 		return 0, failure
 	}
@@ -171,6 +182,7 @@ func (f *forwarder) attempt(x *plugins.Exchange, inst *upstream.Instance, sc *sc
 		c.Abort()
 	}
 	reusable = up.stop(x, c) && reusable
+	x.Client.Watch(nil)
 	c.Release(reusable)
 	return sc.answer.Status, failure
 }

@@ -85,6 +85,10 @@ func (f *forwarder) respond(x *plugins.Exchange, c *upstream.Conn, sc *scratch) 
 	if failure := f.copyContent(x, c); failure != nil {
 		return failure
 	}
+	if a.Chunked && len(c.Trailers()) > 0 {
+		sc.lines = wire.AppendTrailers(sc.lines[:0], c.Trailers())
+		x.Client.Trailer(sc.lines)
+	}
 	if err := x.Client.Finish(); err != nil {
 		return gone(err)
 	}
@@ -169,6 +173,9 @@ func (f *forwarder) failed(x *plugins.Exchange, c *upstream.Conn, err error) *pl
 	var own *plugins.Error
 	if errors.As(err, &own) {
 		return own
+	}
+	if x.Client.Gone() {
+		return gone(err)
 	}
 	sent := c != nil && c.Sent()
 	answered := c != nil && c.Answered()

@@ -1,11 +1,13 @@
 package server
 
 import (
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
 	"net/netip"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -21,23 +23,27 @@ const (
 	body              // a request's content
 )
 
-// conn stands between fasthttp and the client's connection. fasthttp reads
-// requests through it, but nothing that fasthttp writes reaches the client:
-// every response is written by a stream, byte for byte as the upstream sent
-// it, so fasthttp's own rendering (a second Date dropped, fields reordered and
-// folded; EDGE: P10) never happens.
+// conn is a client's connection, and how an HTTP/1.1 one is read and written:
+// fiber's server accepts it and gives it a goroutine, and then hands it over
+// (see proto), so that each head is parsed once, strictly, and each response
+// reaches the client byte for byte as the upstream sent it (EDGE: S10, P10).
 //
-// It also keeps the deadlines: fasthttp's own would cost two timer updates a
-// request, here one is armed only when the connection really waits and what
-// is armed does not fit.
+// It keeps the deadlines: one is armed only when the connection really waits
+// and what is armed does not fit.
 type conn struct {
 	net.Conn
 	tcp    *net.TCPConn  // nil where the transport is not TCP
-	plain  io.ReadWriter // Conn, or a cheaper way to it where it is plain TCP
+	plain  io.ReadWriter // Conn, or cheap
+	cheap  *sock.Conn    // nil where the transport is not plain TCP
 	peer   netip.Addr
 	server *Server
 	tls    bool
 	cert   shownCert
+
+	// buf[r:w] was read and not consumed yet. A plain connection that waits for
+	// a request has no buffer.
+	buf  *[]byte
+	r, w int
 
 	phase      phase
 	until      time.Time // end of the idle or head phase
@@ -45,13 +51,13 @@ type conn struct {
 	armedWrite time.Time
 	// seen tells whether a byte of the request at hand has arrived.
 	seen bool
-	// waiting is the exchange that waits for its content; see Server.expect.
-	waiting *state
 	// linger asks Close to let the client read the answer first.
 	linger  bool
 	gone    atomic.Bool
 	closed  atomic.Bool
 	stopped atomic.Bool // no more content is wanted
+
+	watch watch
 }
 
 func (s *Server) newConn(c net.Conn, isTLS bool) *conn {
@@ -66,7 +72,7 @@ func (s *Server) newConn(c net.Conn, isTLS bool) *conn {
 	w.plain = c
 	if t, ok := c.(*net.TCPConn); ok {
 		if cheap, ok := sock.New(t); ok {
-			w.plain = cheap
+			w.plain, w.cheap = cheap, cheap
 		}
 	}
 	if a, ok := c.RemoteAddr().(*net.TCPAddr); ok {
@@ -75,16 +81,64 @@ func (s *Server) newConn(c net.Conn, isTLS bool) *conn {
 	return w
 }
 
-// Read implements net.Conn for fasthttp.
-func (c *conn) Read(p []byte) (int, error) {
+// protoHTTP1 is the name under which fasthttp hands over a connection that
+// speaks HTTP/1.1.
+const protoHTTP1 = "http/1.1"
+
+// secured is a TLS connection.
+type secured interface {
+	Handshake() error
+	ConnectionState() tls.ConnectionState
+}
+
+// Handshake is called by fasthttp in the connection's goroutine; with
+// ConnectionState it makes fasthttp hand the connection to the function
+// registered for its protocol instead of reading from it.
+func (c *conn) Handshake() error {
+	t, ok := c.Conn.(secured)
+	if !ok {
+		return nil
+	}
+	if err := c.Conn.SetDeadline(c.until); err != nil {
+		return err
+	}
+	if err := t.Handshake(); err != nil {
+		return err
+	}
+	c.until = c.server.now().Add(c.server.limits.HeaderTimeout)
+	return c.Conn.SetDeadline(time.Time{})
+}
+
+// ConnectionState tells fasthttp the protocol; see Handshake.
+func (c *conn) ConnectionState() tls.ConnectionState {
+	var state tls.ConnectionState
+	if t, ok := c.Conn.(secured); ok {
+		state = t.ConnectionState()
+	}
+	if state.NegotiatedProtocol == "" {
+		state.NegotiatedProtocol = protoHTTP1
+	}
+	return state
+}
+
+// Read reads from the client until the deadline of the phase.
+func (c *conn) Read(p []byte) (int, error) { return c.read(p, nil) }
+
+// read reads into p, or into l's buffer, which only a cheap connection can.
+func (c *conn) read(p []byte, l sock.Lender) (n int, err error) {
 	if err := c.armRead(); err != nil {
 		return 0, err
 	}
 	for {
-		n, err := c.plain.Read(p)
+		if l != nil {
+			n, err = c.cheap.ReadLent(l)
+		} else {
+			n, err = c.plain.Read(p)
+		}
 		if n > 0 {
 			c.seen = true
 			if c.phase == idle {
+				c.watch.since.Store(heading)
 				c.phase, c.until = head, time.Time{}
 			}
 			return n, err
@@ -92,7 +146,7 @@ func (c *conn) Read(p []byte) (int, error) {
 		if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) {
 			return n, err
 		}
-		if c.stopped.Load() {
+		if c.stopped.Load() || c.phase == idle && c.server.stopping.Load() {
 			return n, err
 		}
 		// An armed deadline may be early, never late.
@@ -135,17 +189,19 @@ func (c *conn) setRead(t time.Time) error {
 	if err := c.Conn.SetReadDeadline(t); err != nil {
 		return err
 	}
-	if c.stopped.Load() { // it may have come between
-		return c.Conn.SetReadDeadline(time.Unix(1, 0))
+	if c.stopped.Load() || c.phase == idle && c.server.stopping.Load() { // it may have come between
+		return c.Conn.SetReadDeadline(past)
 	}
 	return nil
 }
+
+var past = time.Unix(1, 0)
 
 // stopReading ends a Read that is under way in another goroutine; the
 // connection cannot be read again.
 func (c *conn) stopReading() {
 	c.stopped.Store(true)
-	_ = c.Conn.SetReadDeadline(time.Unix(1, 0))
+	_ = c.Conn.SetReadDeadline(past)
 }
 
 // ready starts the wait for the next request.
@@ -153,9 +209,6 @@ func (c *conn) ready(now time.Time) {
 	c.phase, c.seen = idle, false
 	c.until = now.Add(c.server.limits.IdleTimeout)
 }
-
-// Write drops what fasthttp renders; see conn.
-func (c *conn) Write(p []byte) (int, error) { return len(p), nil }
 
 // send writes to the client. now may be the time of the request: a deadline
 // too early by the age of the request is renewed by the next write.
@@ -188,7 +241,7 @@ func (c *conn) Close() error {
 	if c.closed.Swap(true) {
 		return nil
 	}
-	c.server.connections.Add(-1)
+	c.server.connections.remove(c)
 	if c.linger && c.tcp != nil && !c.gone.Load() {
 		c.linger = false
 		if c.closeWrite() == nil {
@@ -219,12 +272,52 @@ func (l *listener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		if l.server.connections.Add(1) > int64(l.server.limits.MaxConnections) {
-			l.server.connections.Add(-1)
+		w := l.server.newConn(c, l.tls)
+		if !l.server.connections.add(w, l.server.limits.MaxConnections) {
 			l.server.refused.Add(1)
 			_ = c.Close()
 			continue
 		}
-		return l.server.newConn(c, l.tls), nil
+		return w, nil
+	}
+}
+
+// connections is the set of open ones.
+type connections struct {
+	mu  sync.Mutex
+	set map[*conn]struct{}
+}
+
+func (s *connections) add(c *conn, limit int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.set) >= limit {
+		return false
+	}
+	if s.set == nil {
+		s.set = make(map[*conn]struct{})
+	}
+	s.set[c] = struct{}{}
+	return true
+}
+
+func (s *connections) remove(c *conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.set, c)
+}
+
+func (s *connections) count() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return int64(len(s.set))
+}
+
+// each calls f for every open connection; f must not wait.
+func (s *connections) each(f func(*conn)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.set {
+		f(c)
 	}
 }

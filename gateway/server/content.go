@@ -1,11 +1,11 @@
 package server
 
 import (
+	"errors"
 	"io"
 	"net/http"
 
-	"github.com/valyala/fasthttp"
-
+	"github.com/gatehouse/gatehouse/gateway/wire"
 	"github.com/gatehouse/gatehouse/plugins"
 )
 
@@ -28,21 +28,26 @@ func (b *content) Read(p []byte) (int, error) {
 		return 0, b.err
 	}
 	st := b.state
-	st.stream.c.phase = body
 	if st.stream.expect {
 		if err := st.stream.Continue(); err != nil {
 			b.err = err
 			return 0, err
 		}
 	}
-	if b.from == nil {
-		b.from = st.await()
+	if b.left == 0 {
+		b.ended, b.err = true, io.EOF
+		return 0, io.EOF
+	}
+	if b.left > 0 && int64(len(p)) > b.left {
+		p = p[:b.left]
 	}
 	n, err := b.from.Read(p)
 	b.read += int64(n)
 	st.x.Record.BytesIn = b.read
-	if b.left >= 0 {
-		b.left -= int64(n)
+	if b.left > 0 {
+		if b.left -= int64(n); b.left == 0 && err == io.EOF {
+			err = nil
+		}
 	}
 	if limit := int64(st.server.limits.MaxBodyBytes); limit > 0 && b.read > limit {
 		err = &plugins.Error{Status: http.StatusRequestEntityTooLarge, Code: plugins.BodyTooLarge}
@@ -62,51 +67,83 @@ func (b *content) pending() bool {
 	return b.state != nil && !b.ended && b.left != 0
 }
 
-// expect is called by fasthttp for a request with "Expect: 100-continue"
-// before it reads content. The exchange starts here, in a goroutine of its
-// own; it either answers without wanting the content, or it asks for it and is
-// resumed when fasthttp has handed over the stream.
-func (s *Server) expect(ctx *fasthttp.RequestCtx) int {
-	c := ctx.Conn().(*conn)
-	st := s.states.Get().(*state)
-	if err := st.begin(ctx, c); err != nil {
-		st.turnAway(err)
-		s.finish(ctx, st)
-		return http.StatusExpectationFailed
+// counted reads content that has a length, which content keeps count of:
+// first what came with the head.
+type counted struct{ c *conn }
+
+func (f *counted) Read(p []byte) (int, error) {
+	c := f.c
+	c.phase = body
+	if c.r < c.w {
+		n := copy(p, (*c.buf)[c.r:c.w])
+		c.r += n
+		return n, nil
 	}
-	st.stream.expect = st.x.Body != nil
-	st.wanted, st.provided, st.done = make(chan struct{}), make(chan io.Reader, 1), make(chan struct{})
-	go st.runBeside()
-	select {
-	case <-st.done:
-		s.finish(ctx, st)
-		return http.StatusExpectationFailed // never sent; it ends the connection
-	case <-st.wanted:
-		c.waiting = st
-		return http.StatusContinue // never sent; Continue did
+	return c.Read(p)
+}
+
+// chunked decodes chunked content (RFC 9112, 7.1). The head stays in the
+// connection's buffer as long as the exchange lasts, so this reads into a
+// second one, which takes its place in the end.
+type chunked struct {
+	c       *conn
+	decoder wire.Chunks
+	trailer []byte // dropped: nobody is there to vouch for it (RFC 9110, 6.5.1)
+	buf     *[]byte
+	r, w    int
+	done    bool
+}
+
+var errChunks = errors.New("malformed chunked content")
+
+func (d *chunked) reset(c *conn) {
+	*d = chunked{c: c, trailer: d.trailer[:0]}
+}
+
+func (d *chunked) Read(p []byte) (int, error) {
+	c := d.c
+	c.phase = body
+	if d.buf == nil {
+		d.buf = c.server.buffers.Get().(*[]byte)
+		d.w = copy(*d.buf, (*c.buf)[c.r:c.w])
+		c.r = c.w
 	}
+	for !d.done {
+		for d.r < d.w {
+			end := min(d.w, d.r+len(p)) // so that a piece of content fits
+			piece, used, done, err := d.decoder.Step((*d.buf)[d.r:end], &d.trailer)
+			n := copy(p, piece)
+			d.r += used
+			d.done = done
+			switch {
+			case err != nil:
+				return n, &plugins.Error{Status: http.StatusBadRequest, Code: plugins.BadRequest, Err: errors.Join(errChunks, err)}
+			case n > 0:
+				return n, nil
+			case done:
+				return 0, io.EOF
+			}
+		}
+		d.r = 0
+		var err error
+		if d.w, err = c.Read(*d.buf); d.w == 0 && err != nil {
+			if err == io.EOF {
+				err = io.ErrUnexpectedEOF
+			}
+			return 0, err
+		}
+	}
+	return 0, io.EOF
 }
 
-func (st *state) runBeside() {
-	defer close(st.done)
-	st.run()
+// end gives what came behind the content to the connection.
+func (d *chunked) end() {
+	if d.buf == nil {
+		return
+	}
+	c := d.c
+	d.buf, c.buf = c.buf, d.buf
+	c.r, c.w = d.r, d.w
+	c.server.buffers.Put(d.buf)
+	d.reset(nil)
 }
-
-// await asks serve's side for the content.
-func (st *state) await() io.Reader {
-	close(st.wanted)
-	return <-st.provided
-}
-
-// resume is serve for an exchange that expect started.
-func (s *Server) resume(ctx *fasthttp.RequestCtx, st *state) {
-	st.stream.c.waiting = nil
-	st.provided <- ctx.RequestBodyStream()
-	<-st.done
-	s.finish(ctx, st)
-}
-
-// failing is a body that cannot be had.
-type failing struct{ err error }
-
-func (f failing) Read([]byte) (int, error) { return 0, f.err }

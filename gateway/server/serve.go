@@ -5,13 +5,11 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"os"
 	"runtime/debug"
-
-	"github.com/valyala/fasthttp"
 
 	"github.com/gatehouse/gatehouse/gateway/wire"
 	"github.com/gatehouse/gatehouse/plugins"
@@ -20,21 +18,17 @@ import (
 
 // state is everything that one exchange needs; pooled.
 type state struct {
-	server *Server
-	x      plugins.Exchange
-	stream stream
-	body   content
-	req    wire.Request
-	path   []byte
-	host   []byte
-	id     [32]byte
-	lines  []byte
-
-	// An exchange whose client waits for 100 (Continue) runs beside fasthttp;
-	// see expect.
-	wanted   chan struct{}
-	provided chan io.Reader
-	done     chan struct{}
+	server  *Server
+	x       plugins.Exchange
+	stream  stream
+	body    content
+	counted counted
+	chunked chunked
+	req     wire.Request
+	path    []byte
+	host    []byte
+	id      [32]byte
+	lines   []byte
 }
 
 func (s *Server) newState() *state {
@@ -43,20 +37,39 @@ func (s *Server) newState() *state {
 	return st
 }
 
-// serve is the one top handler.
-func (s *Server) serve(ctx *fasthttp.RequestCtx) {
-	c := ctx.Conn().(*conn)
-	if st := c.waiting; st != nil {
-		s.resume(ctx, st)
-		return
+// serveHTTP1 is the life of a connection that speaks HTTP/1.1.
+func (s *Server) serveHTTP1(nc net.Conn) error {
+	c := nc.(*conn)
+	defer c.Return()
+	for {
+		head, err := c.readHead()
+		if err != nil {
+			s.unreadable(c, err)
+			return nil
+		}
+		st := s.states.Get().(*state)
+		st.open(c)
+		if err := st.begin(head); err != nil {
+			st.turnAway(err)
+		} else {
+			st.run()
+		}
+		if !s.finish(st) {
+			return nil
+		}
 	}
-	st := s.states.Get().(*state)
-	if err := st.begin(ctx, c); err != nil {
-		st.turnAway(err)
-	} else {
-		st.run()
-	}
-	s.finish(ctx, st)
+}
+
+// open ties st to the connection for one exchange.
+func (st *state) open(c *conn) {
+	x := &st.x
+	x.Time = st.server.now()
+	x.TLS, x.Peer, x.ClientIP = c.tls, c.peer, c.peer
+	x.ClientCert = c.clientCert()
+	st.stream.reset(c, x)
+	x.Client = &st.stream
+	st.identify()
+	c.watch.begin(x.Time)
 }
 
 // turnAway refuses what did not pass the gate; the connection ends, because
@@ -81,25 +94,25 @@ func (st *state) run() {
 	}
 }
 
-// finish ends the exchange: record, connection's fate, reset.
-func (s *Server) finish(ctx *fasthttp.RequestCtx, st *state) {
+// finish ends the exchange and reports whether the connection can carry
+// another one.
+func (s *Server) finish(st *state) (again bool) {
 	c := st.stream.c
 	now := s.now()
 	took := now.Sub(st.x.Time)
 	for _, r := range s.recorders {
 		r.Record(&st.x, took)
 	}
-	if !st.stream.keep() {
-		c.linger = st.stream.finished && st.body.pending()
-		ctx.SetConnectionClose()
-	} else if st.body.pending() {
-		// The answer promised another request on this connection but content
-		// is still on its way: it must not be taken for the next request.
-		c.linger = true
-		ctx.SetConnectionClose()
-	}
+	// Content that is still on its way must not be taken for the next request,
+	// whatever the answer promised.
+	pending := st.body.pending()
+	again = st.stream.keep() && !pending
+	c.linger = st.stream.finished && pending
+	st.chunked.end()
+	c.watch.end()
 	c.ready(now)
 	st.release()
+	return again
 }
 
 func (st *state) release() {
@@ -113,30 +126,24 @@ func (st *state) release() {
 	s.states.Put(st)
 }
 
-// begin takes over what fasthttp parsed and sends it through the gate. The
-// error is a refusal that ends the connection.
-func (st *state) begin(ctx *fasthttp.RequestCtx, c *conn) error {
+// begin sends a head through the gate. The error is a refusal that ends the
+// connection.
+func (st *state) begin(raw []byte) error {
 	x := &st.x
-	st.stream.reset(c, x)
-	x.Client = &st.stream
-	st.identify()
-	h := &ctx.Request.Header
-	x.Method = h.Method()
-	x.TLS = c.tls
-	x.ClientCert = c.clientCert()
-	x.Peer = c.peer
-	switch string(h.Protocol()) {
-	case "HTTP/1.1":
-	case "HTTP/1.0":
-		x.HTTP10 = true
-	default:
-		return &plugins.Error{Status: http.StatusHTTPVersionNotSupported, Code: plugins.VersionNotAllowed}
+	method, target, http10, header, err := wire.CutRequestLine(raw)
+	x.Method, x.HTTP10 = method, http10
+	switch {
+	case errors.Is(err, wire.ErrVersion):
+		return &plugins.Error{Status: http.StatusHTTPVersionNotSupported, Code: plugins.VersionNotAllowed, Err: err}
+	case err != nil:
+		return malformed(err)
 	}
-	if err := st.admit(h.RequestURI(), h.RawHeaders()); err != nil {
+	if err := st.admit(target, header); err != nil {
 		return err
 	}
 	st.stream.close = st.req.Close || x.HTTP10 && !st.req.KeepAlive
-	return st.frame(ctx)
+	st.stream.trailers = st.req.Trailers
+	return st.frame()
 }
 
 // admit is the request gate, the same for every version of HTTP: one strict
@@ -176,31 +183,25 @@ var (
 	errNoHost       = errors.New("no Host field")
 	errHost         = errors.New("invalid Host")
 	errPath         = errors.New("ambiguous path")
-	errFraming      = errors.New("framing is ambiguous")
 	errOldFraming   = errors.New("content in an HTTP/1.0 request without a length")
 	errTokensInHead = errors.New("more than one Authorization field")
 )
 
-// frame takes over the content. The scan's reading of the framing must be
-// fasthttp's, or the connection would get out of step.
-func (st *state) frame(ctx *fasthttp.RequestCtx) error {
-	x, length := &st.x, st.req.Length
-	theirs := ctx.Request.Header.ContentLength()
+// frame finds out what delimits the content (RFC 9112, 6.3).
+func (st *state) frame() error {
+	x, c := &st.x, st.stream.c
 	switch {
+	case st.req.Chunked && x.HTTP10:
+		return malformed(errOldFraming)
 	case st.req.Chunked:
-		if theirs != -1 {
-			return malformed(errFraming)
-		}
 		x.BodyLength = -1
-	case length > 0:
-		if int64(theirs) != length {
-			return malformed(errFraming)
-		}
-		x.BodyLength = length
+		st.chunked.reset(c)
+		st.body = content{state: st, from: &st.chunked, left: -1}
+	case st.req.Length > 0:
+		x.BodyLength = st.req.Length
+		st.counted.c = c
+		st.body = content{state: st, from: &st.counted, left: st.req.Length}
 	default:
-		if theirs > 0 || theirs == -1 {
-			return malformed(errFraming)
-		}
 		return nil
 	}
 	if x.HTTP10 && string(x.Method) != http.MethodPost && string(x.Method) != http.MethodPut {
@@ -209,7 +210,7 @@ func (st *state) frame(ctx *fasthttp.RequestCtx) error {
 	if limit := int64(st.server.limits.MaxBodyBytes); limit > 0 && x.BodyLength > limit {
 		return &plugins.Error{Status: http.StatusRequestEntityTooLarge, Code: plugins.BodyTooLarge}
 	}
-	st.body = content{state: st, from: ctx.RequestBodyStream(), left: x.BodyLength}
+	st.stream.expect = st.req.Expect != nil && !x.HTTP10
 	x.Body = &st.body
 	return nil
 }
@@ -266,40 +267,24 @@ func (st *state) identify() {
 	st.x.RequestID = st.id[:]
 }
 
-// unreadable answers what fasthttp could not take for a request.
-func (s *Server) unreadable(ctx *fasthttp.RequestCtx, err error) {
-	c := ctx.Conn().(*conn)
-	if st := c.waiting; st != nil {
-		// The content of an exchange that waits for it never came.
-		c.waiting = nil
-		st.provided <- failing{io.ErrUnexpectedEOF}
-		<-st.done
-		st.stream.close = true
-		s.finish(ctx, st)
-		return
-	}
+// unreadable answers what could not be taken for a request.
+func (s *Server) unreadable(c *conn, err error) {
 	if !c.seen {
 		return // nothing was asked: a connection that timed out or was closed
 	}
 	e := &plugins.Error{Status: http.StatusBadRequest, Code: plugins.BadRequest, Err: err}
-	var small *fasthttp.ErrSmallBuffer
 	switch {
-	case errors.As(err, &small):
+	case errors.Is(err, errHeadTooLarge):
 		e.Status, e.Code = http.StatusRequestHeaderFieldsTooLarge, plugins.HeaderTooLarge
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		e.Status, e.Code = http.StatusRequestTimeout, plugins.RequestTimeout
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+	case errors.Is(err, wire.ErrLineEnd), errors.Is(err, errBlankLines):
+	default:
 		return // the client left in the middle of its head
 	}
 	st := s.states.Get().(*state)
-	st.stream.reset(c, &st.x)
-	st.x.Client = &st.stream
-	st.x.Peer, st.x.ClientIP = c.peer, c.peer
-	st.identify()
+	st.open(c)
 	st.turnAway(e)
+	s.finish(st)
 	c.linger = true
-	for _, r := range s.recorders {
-		r.Record(&st.x, s.now().Sub(st.x.Time))
-	}
-	st.release()
 }

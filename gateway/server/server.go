@@ -1,6 +1,6 @@
 // Package server is the gateway's HTTP/1.1 side towards clients: a fiber app
-// with one handler, around connections that read strictly and write responses
-// byte for byte.
+// that listens, and connections that read strictly and write responses byte
+// for byte.
 //
 // It owns listeners, the request gate, limits and deadlines of clients, the
 // rendering of errors, and the end of every exchange (record, log). It does not
@@ -22,7 +22,6 @@ import (
 	"time"
 
 	"github.com/gofiber/fiber/v2"
-	"github.com/valyala/fasthttp"
 
 	"github.com/gatehouse/gatehouse/plugins"
 	"github.com/gatehouse/gatehouse/routes"
@@ -55,70 +54,39 @@ type Server struct {
 	now       func() time.Time
 
 	app         *fiber.App
-	states      sync.Pool
+	states      sync.Pool // of *state
+	buffers     sync.Pool // of *[]byte, each as long as a head may be
 	date        dateLine
-	connections atomic.Int64
+	connections connections
 	refused     atomic.Uint64
 	malformed   atomic.Uint64
-	draining    atomic.Bool
+	draining    atomic.Bool // no connection carries a further request
+	stopping    atomic.Bool // idle connections end
+	watching    sync.Once
+	stop        chan struct{}
+	swept       sync.WaitGroup
 }
 
 // New makes a Server that is not listening yet.
 func New(c Config) *Server {
 	s := &Server{
 		handler: c.Handler, limits: c.Limits, recorders: c.Recorders,
-		logger: c.Logger, now: c.Now,
+		logger: c.Logger, now: c.Now, stop: make(chan struct{}),
 	}
 	s.Trust(c.Trusted)
 	s.states.New = func() any { return s.newState() }
+	s.buffers.New = func() any {
+		b := make([]byte, c.Limits.MaxHeaderBytes)
+		return &b
+	}
 	s.app = fiber.New(fiber.Config{
-		DisableStartupMessage:        true,
-		StreamRequestBody:            true,
-		DisablePreParseMultipartForm: true,
-		DisableDefaultDate:           true,
-		DisableDefaultContentType:    true,
-		CaseSensitive:                true,
-		StrictRouting:                true,
-		ReadBufferSize:               int(c.Limits.MaxHeaderBytes),
-		// What fasthttp renders is never sent (see conn), so this is small.
-		WriteBufferSize: 512,
-		// With StreamRequestBody this is the number of bytes that are read
-		// before the handler runs, not a limit: a request waits for no more
-		// of its content than one byte.
-		BodyLimit:    1,
-		Concurrency:  c.Limits.MaxConnections + 1,
-		ErrorHandler: func(*fiber.Ctx, error) error { return nil },
+		DisableStartupMessage: true,
+		Concurrency:           c.Limits.MaxConnections + 1,
 	})
-	s.app.Use(func(c *fiber.Ctx) error {
-		s.serve(c.Context())
-		return nil
-	})
-	fast := s.app.Server()
-	fiberHandler := s.app.Handler()
-	fast.Handler = func(ctx *fasthttp.RequestCtx) {
-		// fiber answers methods outside its list by itself; policy decides
-		// about methods here, so such a request goes straight to serve.
-		if knownMethod(ctx.Method()) {
-			fiberHandler(ctx)
-		} else {
-			s.serve(ctx)
-		}
-	}
-	fast.ErrorHandler = s.unreadable
-	fast.ExpectHandler = s.expect
-	fast.SecureErrorLogMessage = true
-	fast.NoDefaultServerHeader = true
-	fast.LazyRequestTime = true
+	// Requests are read here and not by fasthttp: its parser is more lenient
+	// than an edge may be, and each head would be parsed twice.
+	s.app.Server().NextProto(protoHTTP1, s.serveHTTP1)
 	return s
-}
-
-func knownMethod(m []byte) bool {
-	switch string(m) {
-	case fiber.MethodGet, fiber.MethodHead, fiber.MethodPost, fiber.MethodPut, fiber.MethodPatch,
-		fiber.MethodDelete, fiber.MethodOptions, fiber.MethodTrace, fiber.MethodConnect:
-		return true
-	}
-	return false
 }
 
 // Trust replaces the networks whose forwarding fields are believed.
@@ -127,6 +95,7 @@ func (s *Server) Trust(networks []netip.Prefix) { s.trusted.Store(&networks) }
 // Serve accepts connections of ln until Shutdown. encrypted tells that ln
 // hands out TLS connections, or that a trusted balancer ended TLS before it.
 func (s *Server) Serve(ln net.Listener, encrypted bool) error {
+	s.watching.Do(func() { s.swept.Go(func() { s.sweep(s.stop) }) })
 	err := s.app.Server().Serve(&listener{Listener: ln, server: s, tls: encrypted})
 	if errors.Is(err, net.ErrClosed) {
 		return nil
@@ -141,7 +110,14 @@ func (s *Server) Drain() { s.draining.Store(true) }
 // exchanges under way, until ctx ends.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.Drain()
-	return s.app.Server().ShutdownWithContext(ctx)
+	if s.stopping.Swap(true) {
+		return nil
+	}
+	s.connections.each((*conn).wakeIdle)
+	err := s.app.Server().ShutdownWithContext(ctx)
+	close(s.stop)
+	s.swept.Wait()
+	return err
 }
 
 // Status is what the metrics tell about connections.
@@ -154,5 +130,5 @@ type Status struct {
 
 // Status reads the counters.
 func (s *Server) Status() Status {
-	return Status{s.connections.Load(), s.refused.Load(), s.malformed.Load()}
+	return Status{s.connections.count(), s.refused.Load(), s.malformed.Load()}
 }

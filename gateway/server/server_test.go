@@ -9,7 +9,9 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -267,6 +269,200 @@ func TestUnknownMethodsReachThePolicy(t *testing.T) {
 	addr := start(t, nil, hello)
 	if got := talk(t, addr, "PROPFIND /x HTTP/1.1\r\nHost: a\r\n\r\n"); !strings.HasPrefix(got, "HTTP/1.1 200 ") {
 		t.Errorf("got %q", got)
+	}
+}
+
+// count answers with the number of bytes of content.
+func count(x *plugins.Exchange) error {
+	n := int64(0)
+	if x.Body != nil {
+		var err error
+		if n, err = io.Copy(io.Discard, x.Body); err != nil {
+			return err
+		}
+	}
+	body := fmt.Appendf(nil, "%s %d", x.Path, n)
+	if err := x.Client.WriteHead(plugins.ResponseHead{Status: 200, Fields: fmt.Appendf(nil, "Content-Length: %d\r\n", len(body)), Length: int64(len(body))}); err != nil {
+		return err
+	}
+	if _, err := x.Client.Write(body); err != nil {
+		return err
+	}
+	return x.Client.Finish()
+}
+
+func TestContentEndsWhereItsFramingSays(t *testing.T) {
+	addr := start(t, nil, count)
+	const next = "GET /next HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+	f := func(name, raw string, want ...string) {
+		t.Helper()
+		t.Run(name, func(t *testing.T) {
+			t.Helper()
+			got := talk(t, addr, raw)
+			for _, w := range want {
+				i := strings.Index(got, w)
+				if i < 0 {
+					t.Fatalf("no %q in the rest, got %q", w, got)
+				}
+				got = got[i+len(w):]
+			}
+			if got != "<closed>" {
+				t.Errorf("behind the last: %q", got)
+			}
+		})
+	}
+	post := "POST /p HTTP/1.1\r\nHost: a\r\n"
+	f("length", post+"Content-Length: 3\r\n\r\nabc"+next, "/p 3", "/next 0")
+	f("chunks", post+"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;x=y\r\nde\r\n0\r\nT: 1\r\n\r\n"+next, "/p 5", "/next 0")
+	long := strings.Repeat("x", 50_000)
+	f("long", post+"Content-Length: 50000\r\n\r\n"+long+next, "/p 50000", "/next 0")
+	f("long chunk", post+"Transfer-Encoding: chunked\r\n\r\nc350\r\n"+long+"\r\n0\r\n\r\n"+next, "/p 50000", "/next 0")
+	f("many pipelined chunked", strings.Repeat(post+"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n", 300)+next, "/next 0")
+	f("blank lines before", "\r\n\r\n"+next, "/next 0")
+	f("S13 extension too long", post+"Transfer-Encoding: chunked\r\n\r\n1;"+strings.Repeat("e", 80)+"\r\na\r\n0\r\n\r\n"+next, "HTTP/1.1 400 ", "}\n")
+	f("S13 size with prefix", post+"Transfer-Encoding: chunked\r\n\r\n0x1\r\na\r\n0\r\n\r\n"+next, "HTTP/1.1 400 ", "}\n")
+	f("S13 line feed after size", post+"Transfer-Encoding: chunked\r\n\r\n1\na\r\n0\r\n\r\n"+next, "HTTP/1.1 400 ", "}\n")
+	f("S14 line feed in trailers", post+"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nT: 1\n\r\n"+next, "HTTP/1.1 400 ", "}\n")
+	f("S10 line feed after the request line", "GET / HTTP/1.1\nHost: a\r\n\r\n"+next, "HTTP/1.1 400 ", "}\n")
+	f("S10 line feeds only", "GET / HTTP/1.1\nHost: a\n\n"+next, "HTTP/1.1 400 ", "}\n")
+	f("S16 blank lines without end", strings.Repeat("\r\n", 100)+next, "HTTP/1.1 400 ", "}\n")
+}
+
+func TestContentIsReadInSmallPiecesToo(t *testing.T) {
+	addr := start(t, nil, count)
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for _, b := range []byte("POST /p HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n") {
+		if _, err := c.Write([]byte{b}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, _ := io.ReadAll(c)
+	if !strings.HasSuffix(string(got), "/p 3") {
+		t.Errorf("got %q", got)
+	}
+}
+
+// waiting is something that lasts until it is told to end.
+type waiting struct {
+	due     atomic.Bool
+	aborted chan struct{}
+}
+
+func (w *waiting) Due(time.Time) bool { return w.due.Load() }
+func (w *waiting) Abort()             { close(w.aborted) }
+
+func TestExchangeEndsWhenItsClientLeavesOrItIsDue(t *testing.T) {
+	f := func(name string, act func(c *net.TCPConn, w *waiting), gone bool) {
+		t.Helper()
+		t.Run(name, func(t *testing.T) {
+			w := &waiting{aborted: make(chan struct{})}
+			result := make(chan bool, 1)
+			addr := start(t, nil, func(x *plugins.Exchange) error {
+				x.Client.Watch(w)
+				select {
+				case <-w.aborted:
+				case <-time.After(10 * time.Second):
+					t.Error("the exchange went on")
+				}
+				x.Client.Watch(nil)
+				result <- x.Client.Gone()
+				return hello(x)
+			})
+			c, err := net.Dial("tcp", addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			// What was sent ahead does not hide that the client has left.
+			_, _ = io.WriteString(c, "GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost")
+			act(c.(*net.TCPConn), w)
+			if got := <-result; got != gone {
+				t.Errorf("gone: %v", got)
+			}
+		})
+	}
+	f("closed", func(c *net.TCPConn, _ *waiting) { c.Close() }, true)
+	f("reset", func(c *net.TCPConn, _ *waiting) { _ = c.SetLinger(0); c.Close() }, true)
+	f("closed for sending", func(c *net.TCPConn, _ *waiting) { _ = c.CloseWrite() }, runtime.GOOS == "linux")
+	f("due", func(_ *net.TCPConn, w *waiting) { w.due.Store(true) }, false)
+}
+
+func TestTrailersGoToClientsThatReadThem(t *testing.T) {
+	addr := start(t, nil, func(x *plugins.Exchange) error {
+		_ = x.Client.WriteHead(plugins.ResponseHead{Status: 200, Length: -1})
+		_, _ = x.Client.Write([]byte("ab"))
+		x.Client.Trailer([]byte("T: 1\r\n"))
+		return x.Client.Finish()
+	})
+	const ask = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"
+	if got := talk(t, addr, ask+"TE: trailers\r\n\r\n"); !strings.HasSuffix(got, "\r\n\r\n2\r\nab\r\n0\r\nT: 1\r\n\r\n<closed>") {
+		t.Errorf("asked for: %q", got)
+	}
+	if got := talk(t, addr, ask+"\r\n"); !strings.HasSuffix(got, "\r\n\r\n2\r\nab\r\n0\r\n\r\n<closed>") {
+		t.Errorf("not asked for: %q", got)
+	}
+}
+
+func TestShutdownEndsIdleConnectionsAndWaitsForExchanges(t *testing.T) {
+	release, started := make(chan struct{}), make(chan struct{})
+	s := New(Config{Limits: testLimits, Logger: slog.New(slog.DiscardHandler), Now: time.Now, Handler: func(x *plugins.Exchange) error {
+		if string(x.Path) == "/slow" {
+			close(started)
+			<-release
+		}
+		return hello(x)
+	}})
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(ln, false) }()
+	dial := func(raw string) net.Conn {
+		c, err := net.Dial("tcp", ln.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.WriteString(c, raw)
+		return c
+	}
+	idle := dial("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	defer idle.Close()
+	if _, err := http.ReadResponse(bufio.NewReader(idle), nil); err != nil {
+		t.Fatal(err)
+	}
+	silent := dial("")
+	defer silent.Close()
+	busy := dial("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
+	defer busy.Close()
+	<-started
+	stopped := make(chan error, 1)
+	go func() { stopped <- s.Shutdown(context.Background()) }()
+	for _, c := range []net.Conn{idle, silent} {
+		_ = c.SetReadDeadline(time.Now().Add(3 * time.Second))
+		if rest, err := io.ReadAll(c); err != nil {
+			t.Errorf("an idle connection stays open: %q %v", rest, err)
+		}
+	}
+	select {
+	case err := <-stopped:
+		t.Fatalf("did not wait for the exchange: %v", err)
+	default:
+	}
+	close(release)
+	resp, err := http.ReadResponse(bufio.NewReader(busy), nil)
+	if err != nil || resp.StatusCode != 200 {
+		t.Fatalf("the exchange under way: %v %v", resp, err)
+	}
+	if err := <-stopped; err != nil {
+		t.Error(err)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }
 

@@ -34,6 +34,9 @@ type stream struct {
 	err      error
 	// expect: the client waits for 100 (Continue).
 	expect bool
+	// trailers: the client reads trailer fields.
+	trailers bool
+	trailer  []byte
 }
 
 // outSize is how much of a response is gathered before it is written.
@@ -42,7 +45,7 @@ const outSize = 16 << 10
 var _ plugins.Stream = (*stream)(nil)
 
 func (s *stream) reset(c *conn, x *plugins.Exchange) {
-	*s = stream{c: c, x: x, out: s.out[:0]}
+	*s = stream{c: c, x: x, out: s.out[:0], trailer: s.trailer[:0]}
 }
 
 // WriteHead implements plugins.Stream.
@@ -181,7 +184,9 @@ func (s *stream) Finish() error {
 		return errIncomplete
 	}
 	if s.chunked {
-		s.out = append(s.out, "0\r\n\r\n"...)
+		s.out = append(s.out, "0\r\n"...)
+		s.out = append(s.out, s.trailer...)
+		s.out = append(s.out, '\r', '\n')
 	}
 	if err := s.Flush(); err != nil {
 		return err
@@ -209,6 +214,17 @@ func (s *stream) Continue() error {
 	s.expect = false
 	return s.Interim(http.StatusContinue, nil)
 }
+
+// Trailer implements plugins.Stream. The trailer section goes to clients that
+// said they read one (RFC 9110, 6.5.1), after content in chunks.
+func (s *stream) Trailer(lines []byte) {
+	if s.chunked && s.trailers {
+		s.trailer = append(s.trailer[:0], lines...)
+	}
+}
+
+// Watch implements plugins.Stream.
+func (s *stream) Watch(w plugins.Watched) { s.c.watch.set(w) }
 
 // Gone implements plugins.Stream.
 func (s *stream) Gone() bool { return s.c.gone.Load() }

@@ -6,7 +6,6 @@
 package sock
 
 import (
-	"errors"
 	"io"
 	"syscall"
 )
@@ -18,6 +17,7 @@ type Conn struct {
 	read    func(fd uintptr) bool
 	write   func(fd uintptr) bool
 	in, out []byte
+	lender  Lender // instead of in
 	n       int
 	inErr   error
 	outErr  error
@@ -31,8 +31,18 @@ func New(c syscall.Conn) (conn *Conn, ok bool) {
 	}
 	s := &Conn{raw: raw}
 	s.read = func(fd uintptr) bool {
-		s.n, s.inErr = Recv(fd, s.in)
-		return !errors.Is(s.inErr, syscall.EAGAIN)
+		p := s.in
+		if s.lender != nil {
+			p = s.lender.Lend()
+		}
+		s.n, s.inErr = Recv(fd, p)
+		if s.inErr != syscall.EAGAIN {
+			return true
+		}
+		if s.lender != nil {
+			s.lender.Return()
+		}
+		return false
 	}
 	s.write = func(fd uintptr) bool {
 		for len(s.out) > 0 {
@@ -49,6 +59,24 @@ func New(c syscall.Conn) (conn *Conn, ok bool) {
 	return s, true
 }
 
+// Lender has a buffer only while there is something to read, so that a
+// connection that waits holds none.
+type Lender interface {
+	// Lend returns the buffer to read into.
+	Lend() []byte
+	// Return takes it back, because nothing was there.
+	Return()
+}
+
+// ReadLent is Read into a buffer of l, which l has to keep where n > 0. After
+// an error it may still be lent.
+func (s *Conn) ReadLent(l Lender) (n int, err error) {
+	s.lender = l
+	err = s.raw.Read(s.read)
+	s.lender = nil
+	return s.result(err)
+}
+
 // Read implements io.Reader; it waits until the connection's read deadline.
 func (s *Conn) Read(p []byte) (int, error) {
 	if len(p) == 0 {
@@ -57,6 +85,10 @@ func (s *Conn) Read(p []byte) (int, error) {
 	s.in = p
 	err := s.raw.Read(s.read)
 	s.in = nil
+	return s.result(err)
+}
+
+func (s *Conn) result(err error) (int, error) {
 	switch {
 	case err != nil:
 		return 0, err

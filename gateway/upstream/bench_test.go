@@ -176,23 +176,3 @@ func BenchmarkFresh(b *testing.B) {
 		}
 	}
 }
-
-func BenchmarkChunks(b *testing.B) {
-	var in []byte
-	for range 8 {
-		in = AppendChunk(in, make([]byte, 1000))
-	}
-	in = append(in, LastChunk...)
-	b.SetBytes(int64(len(in)))
-	b.ReportAllocs()
-	for b.Loop() {
-		var d chunks
-		for p, trailer := in, []byte(nil); len(p) > 0; {
-			_, used, _, err := d.step(p, &trailer)
-			if err != nil {
-				b.Fatal(err)
-			}
-			p = p[used:]
-		}
-	}
-}

@@ -3,6 +3,8 @@ package upstream
 import (
 	"io"
 	"time"
+
+	"github.com/gatehouse/gatehouse/gateway/wire"
 )
 
 // framing is how the end of the content is known.
@@ -20,7 +22,7 @@ type body struct {
 	framing framing
 	left    int64 // byLength
 	done    bool
-	chunks  chunks
+	chunks  wire.Chunks
 	trailer []byte
 	err     error
 }
@@ -125,7 +127,7 @@ func (c *Conn) nextOfChunks(deadline time.Time) ([]byte, error) {
 	start, end := 0, 0
 	for {
 		for c.r < c.w {
-			content, used, done, err := c.body.chunks.step(c.buf[c.r:c.w], &c.body.trailer)
+			content, used, done, err := c.body.chunks.Step(c.buf[c.r:c.w], &c.body.trailer)
 			if len(content) > 0 {
 				at := c.r + used - len(content)
 				if end == 0 {

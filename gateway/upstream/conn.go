@@ -1,13 +1,14 @@
 package upstream
 
 import (
-	"bytes"
 	"errors"
 	"io"
 	"math/rand/v2"
 	"net"
 	"sync"
 	"time"
+
+	"github.com/gatehouse/gatehouse/gateway/wire"
 )
 
 const (
@@ -222,8 +223,6 @@ func (c *Conn) replace(s *socket) {
 	}
 }
 
-var headEnd = []byte("\r\n\r\n")
-
 // ReadHead reads up to and with the empty line that ends a head and lends it
 // until the next call that reads. After an interim head (1xx) the next call
 // reads the following one. A line feed without carriage return is malformed:
@@ -232,7 +231,7 @@ func (c *Conn) ReadHead(deadline time.Time) ([]byte, error) {
 	c.body = body{trailer: c.body.trailer[:0]}
 	limit := c.inst.svc.cfg.MaxHead
 	for seen := 0; ; {
-		n, err := headLength(c.buf[c.r:c.w], seen)
+		n, err := wire.HeadLength(c.buf[c.r:c.w], seen)
 		switch {
 		case err != nil:
 			return nil, &Error{Kind: ErrMalformed, Phase: PhaseHead, Err: err}
@@ -248,36 +247,6 @@ func (c *Conn) ReadHead(deadline time.Time) ([]byte, error) {
 			return nil, c.fail(PhaseHead, err)
 		}
 	}
-}
-
-// headLength is the length of the head that p begins with, 0 if its end is
-// not there. The first seen bytes were looked at before. The quick search for
-// the end comes first; gateway/wire refuses line feeds within a whole head.
-func headLength(p []byte, seen int) (int, error) {
-	if i := bytes.Index(p[max(0, seen-len(headEnd)+1):], headEnd); i >= 0 {
-		return max(0, seen-len(headEnd)+1) + i + len(headEnd), nil
-	}
-	if bareLF(p, seen) {
-		return 0, errBareLF
-	}
-	return 0, nil
-}
-
-// bareLF reports whether p has, from its byte at on, a line feed without a
-// carriage return before it.
-func bareLF(p []byte, at int) bool {
-	for at < len(p) {
-		i := bytes.IndexByte(p[at:], '\n')
-		if i < 0 {
-			return false
-		}
-		at += i
-		if at == 0 || p[at-1] != '\r' {
-			return true
-		}
-		at++
-	}
-	return false
 }
 
 // fill reads more into the buffer, which it makes room in.

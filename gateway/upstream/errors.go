@@ -23,6 +23,11 @@ var (
 	ErrMalformed = errors.New("malformed response")
 )
 
+var (
+	errSpokeFirst = errors.New("closed or sent something before the request")
+	errNoFraming  = errors.New("framing of the body is not known")
+)
+
 // Phase is the part of an exchange in which it failed.
 type Phase string
 

@@ -20,6 +20,8 @@ var (
 	ErrHostCount      = errors.New("more than one Host")
 	ErrIncompleteHead = errors.New("incomplete head")
 	ErrStatusLine     = errors.New("invalid status line")
+	ErrRequestLine    = errors.New("invalid request line")
+	ErrVersion        = errors.New("unsupported HTTP version")
 )
 
 // Request is what the scan learned of a request's header section.
@@ -34,22 +36,52 @@ type Request struct {
 	Expect []byte
 	// Close and KeepAlive are the options of Connection.
 	Close, KeepAlive bool
+	// Trailers tells that the sender reads trailer fields (TE: trailers).
+	Trailers bool
 	// Upgrade is the protocol asked for; nil if none is.
 	Upgrade []byte
 	// Authorizations counts the Authorization fields.
 	Authorizations int
 }
 
+// CutRequestLine takes the request line (RFC 9112, 3) off the head raw:
+// exactly one space between its parts, a version HTTP/1.1 or HTTP/1.0, CRLF at
+// its end. Another version is ErrVersion. header is what follows the line.
+func CutRequestLine(raw []byte) (method, target []byte, http10 bool, header []byte, err error) {
+	line, header, err := cutLine(raw)
+	if err != nil {
+		return nil, nil, false, nil, err
+	}
+	line = line[:len(line)-2]
+	first, last := bytes.IndexByte(line, ' '), bytes.LastIndexByte(line, ' ')
+	if first <= 0 || last <= first+1 {
+		return nil, nil, false, nil, ErrRequestLine
+	}
+	method, target = line[:first], line[first+1:last]
+	if ok, _ := validName(method); !ok {
+		return nil, nil, false, nil, ErrRequestLine
+	}
+	switch version := line[last+1:]; {
+	case string(version) == "HTTP/1.1":
+	case string(version) == "HTTP/1.0":
+		http10 = true
+	case len(version) == 8 && string(version[:5]) == "HTTP/" && digit(version[5]) && version[6] == '.' && digit(version[7]):
+		return method, target, false, nil, ErrVersion
+	default:
+		return nil, nil, false, nil, ErrRequestLine
+	}
+	return method, target, http10, header, nil
+}
+
+func digit(c byte) bool { return '0' <= c && c <= '9' }
+
 // ScanRequest checks the header section raw (lines up to and including the
-// empty line, or empty) and appends its fields to fields. Hop-by-hop fields,
+// empty line) and appends its fields to fields. Hop-by-hop fields,
 // those that Connection names, identity fields in any spelling and names with
 // an underscore (EDGE: S07) are marked Drop. An error means that nothing of
 // the request may be trusted.
 func ScanRequest(raw []byte, r *Request, fields []plugins.Field, limit int) ([]plugins.Field, error) {
 	*r = Request{Length: -1}
-	if len(raw) == 0 {
-		return fields, nil // no fields at all; fasthttp keeps no empty line then
-	}
 	named := false
 	for {
 		line, rest, err := cutLine(raw)
@@ -127,6 +159,12 @@ func (r *Request) note(f *plugins.Field) (named bool, err error) {
 		if r.Expect == nil {
 			r.Expect = []byte{}
 		}
+	case TE:
+		f.Drop = true
+		EachToken(f.Value, func(coding []byte) bool {
+			r.Trailers = r.Trailers || EqualFold(coding, "trailers")
+			return !r.Trailers
+		})
 	case Upgrade:
 		r.Upgrade, f.Drop = f.Value, true
 	case Authorization:

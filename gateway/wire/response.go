@@ -149,3 +149,26 @@ func (r *Response) note(f *plugins.Field) (named, keepAlive bool, err error) {
 	}
 	return named, keepAlive, nil
 }
+
+// AppendTrailers appends to dst what of a trailer section may travel on: fields
+// that frame, route or authorise a message have no place there (RFC 9110,
+// 6.5.1). raw holds complete lines, as Chunks leaves them.
+func AppendTrailers(dst, raw []byte) []byte {
+	for len(raw) > 0 {
+		line, rest, err := cutLine(raw)
+		if err != nil {
+			break
+		}
+		raw = rest
+		f, err := parseField(line)
+		if err != nil || hopByHop(f.ID) || EqualFold(f.Name, "set-cookie") {
+			continue
+		}
+		switch f.ID {
+		case Authorization, ContentLength, ContentType, Cookie, Expect, Host, Identity, MethodOverride, OriginalURL:
+			continue
+		}
+		dst = append(dst, line...)
+	}
+	return dst
+}

@@ -25,7 +25,7 @@ func TestViolationsOfRequestHeads(t *testing.T) {
 		}
 	}
 	f("A: 1\r\n\r\n", nil)
-	f("", nil)
+	f("", ErrIncompleteHead)
 	f("A:\r\n\r\n", nil)
 	f("A: \t b \t\r\n\r\n", nil)
 	f("A: \x80\xff\r\n\r\n", nil)
@@ -83,6 +83,43 @@ func TestFieldsThatDoNotTravel(t *testing.T) {
 	f("X-Authenticated: 1\r\nXauth: 1\r\n", "X-Authenticated", "Xauth")
 	f("Under_Score: 1\r\n")
 	f("X-HTTP-Method-Override: DELETE\r\nX-Original-URL: /a\r\nX-Rewrite-URL: /b\r\n")
+}
+
+func TestRequestLines(t *testing.T) {
+	f := func(raw, method, target string, http10 bool, want error) {
+		t.Helper()
+		m, tg, old, rest, err := CutRequestLine([]byte(raw))
+		if !errors.Is(err, want) {
+			t.Errorf("%q: got %v, want %v", raw, err, want)
+		}
+		if want == nil && (string(m) != method || string(tg) != target || old != http10 || string(rest) != "A: b\r\n") {
+			t.Errorf("%q: got %q %q %v %q", raw, m, tg, old, rest)
+		}
+	}
+	f("GET /a HTTP/1.1\r\nA: b\r\n", "GET", "/a", false, nil)
+	f("x-Y_z * HTTP/1.0\r\nA: b\r\n", "x-Y_z", "*", true, nil)
+	f("GET /a b HTTP/1.1\r\nA: b\r\n", "GET", "/a b", false, nil) // SplitTarget refuses it
+	f("GET /a HTTP/2.0\r\n", "", "", false, ErrVersion)
+	f("GET /a HTTP/0.9\r\n", "", "", false, ErrVersion)
+	for _, raw := range []string{
+		"\r\n", "GET\r\n", "GET \r\n", "GET /\r\n", "GET  HTTP/1.1\r\n", " GET / HTTP/1.1\r\n", "G@T / HTTP/1.1\r\n",
+		"GET / http/1.1\r\n", "GET / HTTP/1.1 \r\n", "GET / HTTP/1.11\r\n", "GET / HTTP/11\r\n", "GET\t/\tHTTP/1.1\r\n",
+	} {
+		f(raw, "", "", false, ErrRequestLine)
+	}
+	f("GET / HTTP/1.1\nHost: a\r\n", "", "", false, ErrLineEnd)
+}
+
+func TestTrailersThatMeanSomethingToOthersStay(t *testing.T) {
+	f := func(raw, want string) {
+		t.Helper()
+		if got := AppendTrailers(nil, []byte(raw)); string(got) != want {
+			t.Errorf("%q: got %q, want %q", raw, got, want)
+		}
+	}
+	f("", "")
+	f("Grpc-Status: 0\r\nDigest: x\r\n", "Grpc-Status: 0\r\nDigest: x\r\n")
+	f("Content-Length: 1\r\nTransfer-Encoding: chunked\r\nSet-Cookie: a=b\r\nX-Auth-Subject: root\r\nHost: a\r\nConnection: close\r\nAuthorization: x\r\nA: b\r\n", "A: b\r\n")
 }
 
 func TestResponsesAreScannedWithTheSameRigour(t *testing.T) {

@@ -84,6 +84,9 @@ type Recorder struct {
 	// Interims are the status codes of the interim responses.
 	Interims  []int
 	Continued bool
+	Trailers  string
+	// Watched is whom the step waits for, nil in the end.
+	Watched plugins.Watched
 	// Stopped tells that the content was refused.
 	Stopped bool
 	// Left makes the client one that has gone: writes fail.
@@ -125,6 +128,12 @@ func (r *Recorder) Continue() error { r.Continued = true; return nil }
 
 // StopReading is remembered.
 func (r *Recorder) StopReading() { r.Stopped = true }
+
+// Trailer keeps the lines.
+func (r *Recorder) Trailer(lines []byte) { r.Trailers = string(lines) }
+
+// Watch keeps who is watched.
+func (r *Recorder) Watch(w plugins.Watched) { r.Watched = w }
 
 // Gone reports Left.
 func (r *Recorder) Gone() bool { return r.Left }

@@ -1,22 +1,23 @@
-package upstream
+package wire
 
 import (
 	"bufio"
 	"bytes"
 	"io"
 	"net/http/httputil"
+	"strconv"
 	"strings"
 	"testing"
 )
 
 // decode runs the decoder over in, cut into pieces of at most size bytes.
 func decode(in []byte, size int) (content, trailer, rest []byte, done bool, err error) {
-	var d chunks
+	var d Chunks
 	for len(in) > 0 && !done && err == nil {
 		piece := in[:min(size, len(in))]
 		var p []byte
 		var used int
-		p, used, done, err = d.step(piece, &trailer)
+		p, used, done, err = d.Step(piece, &trailer)
 		content = append(content, p...)
 		in = in[used:]
 	}
@@ -89,9 +90,9 @@ func TestChunkedDecoding(t *testing.T) {
 func TestAppendChunkIsDecodedAgain(t *testing.T) {
 	var out []byte
 	for _, p := range []string{"a", "", strings.Repeat("b", 300)} {
-		out = AppendChunk(out, []byte(p))
+		out = appendChunk(out, []byte(p))
 	}
-	out = append(out, LastChunk...)
+	out = append(out, "0\r\n\r\n"...)
 	content, _, rest, done, err := decode(out, len(out))
 	if string(content) != "a"+strings.Repeat("b", 300) || !done || len(rest) != 0 || err != nil {
 		t.Errorf("content %q, done %v, rest %q, error %v", content, done, rest, err)
@@ -141,7 +142,7 @@ func FuzzHeadEndsWhereTheEmptyLineIs(f *testing.F) {
 		seen := 0
 		for have := 0; have < len(in); {
 			have = min(have+int(cut)+1, len(in))
-			n, err := headLength(in[:have], seen)
+			n, err := HeadLength(in[:have], seen)
 			seen = have
 			switch {
 			case n > 0 && n != end:
@@ -159,4 +160,35 @@ func FuzzHeadEndsWhereTheEmptyLineIs(f *testing.F) {
 			t.Fatalf("no end found in %q", in)
 		}
 	})
+}
+
+func BenchmarkChunks(b *testing.B) {
+	var in []byte
+	for range 8 {
+		in = append(append(in, "3e8\r\n"...), append(make([]byte, 1000), "\r\n"...)...)
+	}
+	in = append(in, "0\r\n\r\n"...)
+	b.SetBytes(int64(len(in)))
+	b.ReportAllocs()
+	for b.Loop() {
+		var d Chunks
+		for p, trailer := in, []byte(nil); len(p) > 0; {
+			_, used, _, err := d.Step(p, &trailer)
+			if err != nil {
+				b.Fatal(err)
+			}
+			p = p[used:]
+		}
+	}
+}
+
+// appendChunk appends p as one chunk; an empty p appends nothing.
+func appendChunk(dst, p []byte) []byte {
+	if len(p) == 0 {
+		return dst
+	}
+	dst = strconv.AppendUint(dst, uint64(len(p)), 16)
+	dst = append(dst, '\r', '\n')
+	dst = append(dst, p...)
+	return append(dst, '\r', '\n')
 }

@@ -1,13 +1,12 @@
-package upstream
+package wire
 
 import (
 	"errors"
 	"math"
-	"strconv"
 )
 
-// Bounds on what a chunked body may carry besides its content, so that an
-// instance cannot make us read framing for ever.
+// Bounds on what a chunked body may carry besides its content, so that nobody
+// can make us read framing for ever.
 const (
 	maxChunkDigits    = 16
 	maxChunkExtension = 64      // per chunk
@@ -16,9 +15,6 @@ const (
 )
 
 var (
-	errBareLF       = errors.New("line feed without carriage return")
-	errSpokeFirst   = errors.New("closed or sent something before the request")
-	errNoFraming    = errors.New("framing of the body is not known")
 	errChunkSize    = errors.New("bad chunk size")
 	errChunkExt     = errors.New("bad or long chunk extension")
 	errChunkEnd     = errors.New("chunk does not end with CRLF")
@@ -26,25 +22,10 @@ var (
 	errTrailerLarge = errors.New("trailer section too large")
 )
 
-// AppendChunk appends p to dst as one chunk (RFC 9112, 7.1). An empty p
-// appends nothing, because an empty chunk would end the body.
-func AppendChunk(dst, p []byte) []byte {
-	if len(p) == 0 {
-		return dst
-	}
-	dst = strconv.AppendUint(dst, uint64(len(p)), 16)
-	dst = append(dst, '\r', '\n')
-	dst = append(dst, p...)
-	return append(dst, '\r', '\n')
-}
-
-// LastChunk ends a chunked body that has no trailer section.
-const LastChunk = "0\r\n\r\n"
-
-// chunks decodes a chunked body. It accepts exactly RFC 9112, 7.1 within the
+// Chunks decodes a chunked body. It accepts exactly RFC 9112, 7.1 within the
 // bounds above: whoever is more lenient sees other messages than the rest of
 // the chain.
-type chunks struct {
+type Chunks struct {
 	state  chunkState
 	digits uint8
 	last   bool
@@ -70,10 +51,10 @@ const (
 	trailerEnd
 )
 
-// step decodes in up to the end of a piece of content, of the body, or of in.
+// Step decodes in up to the end of a piece of content, of the body, or of in.
 // content is lent from in and ends at in[used]; trailer lines are appended to
 // trailer.
-func (d *chunks) step(in []byte, trailer *[]byte) (content []byte, used int, done bool, err error) {
+func (d *Chunks) Step(in []byte, trailer *[]byte) (content []byte, used int, done bool, err error) {
 	for i := 0; i < len(in); i++ {
 		if d.state == chunkData {
 			n := int(min(int64(len(in)-i), d.size))
@@ -95,7 +76,7 @@ func (d *chunks) step(in []byte, trailer *[]byte) (content []byte, used int, don
 }
 
 // frame takes one byte around content.
-func (d *chunks) frame(b byte) error {
+func (d *Chunks) frame(b byte) error {
 	switch d.state {
 	case chunkSize:
 		if v, ok := hexDigit(b); ok {
@@ -130,14 +111,14 @@ func (d *chunks) frame(b byte) error {
 		if b != '\n' {
 			return errChunkEnd
 		}
-		*d = chunks{exts: d.exts}
+		*d = Chunks{exts: d.exts}
 	}
 	return nil
 }
 
 // afterSize takes one byte between the size and the end of its line: blanks
 // are there only before an extension's semicolon.
-func (d *chunks) afterSize(b byte) error {
+func (d *Chunks) afterSize(b byte) error {
 	switch {
 	case b == '\r' && d.state != chunkBlank:
 		d.state = chunkSizeLF
@@ -162,7 +143,7 @@ func (d *chunks) afterSize(b byte) error {
 
 // trailer takes one byte of the trailer section and keeps it, but for the
 // empty line that ends the section.
-func (d *chunks) trailer(b byte, kept *[]byte) (done bool, err error) {
+func (d *Chunks) trailer(b byte, kept *[]byte) (done bool, err error) {
 	switch d.state {
 	case trailerLine:
 		switch {
