@@ -1,5 +1,5 @@
 // Package configs holds the samples that users start from. It owns no code but
-// this test: every sample loads, with the environment and the secret files that
+// this test: every sample loads and builds, with the environment and the secret files that
 // it names, and without a warning.
 package configs
 
@@ -11,6 +11,10 @@ import (
 	"testing"
 
 	"github.com/gatehouse/gatehouse/plugins/all"
+	"github.com/gatehouse/gatehouse/plugins/auth"
+	"github.com/gatehouse/gatehouse/plugins/breaker"
+	"github.com/gatehouse/gatehouse/plugins/ratelimit"
+	"github.com/gatehouse/gatehouse/plugins/retry"
 	"github.com/gatehouse/gatehouse/routes"
 )
 
@@ -73,6 +77,10 @@ func TestEverySampleLoads(t *testing.T) {
 		value, ok := environment[name]
 		return value, ok
 	}
+	steps := all.All(all.Deps{
+		Auth: auth.New(auth.Config{}), RateLimit: ratelimit.New(ratelimit.Config{}),
+		Retry: retry.New(nil), Breaker: breaker.New(),
+	})
 	for _, path := range samples {
 		t.Run(filepath.Base(path), func(t *testing.T) {
 			file, err := routes.Load(path, routes.Options{Plugins: all.Names(), Env: env})
@@ -84,6 +92,13 @@ func TestEverySampleLoads(t *testing.T) {
 			}
 			if _, err := routes.NewTable(file.Routes); err != nil {
 				t.Error(err)
+			}
+			for _, r := range file.Routes {
+				for _, p := range steps {
+					if _, err := p.Build(r); err != nil {
+						t.Error(err)
+					}
+				}
 			}
 		})
 	}

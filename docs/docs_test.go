@@ -18,6 +18,10 @@ import (
 	"testing"
 
 	"github.com/gatehouse/gatehouse/plugins/all"
+	"github.com/gatehouse/gatehouse/plugins/auth"
+	"github.com/gatehouse/gatehouse/plugins/breaker"
+	"github.com/gatehouse/gatehouse/plugins/ratelimit"
+	"github.com/gatehouse/gatehouse/plugins/retry"
 	"github.com/gatehouse/gatehouse/routes"
 )
 
@@ -107,6 +111,10 @@ var topKey = regexp.MustCompile(`(?m)^([a-z_]+):`)
 func TestEveryBlockOfYAMLLoads(t *testing.T) {
 	secret := strings.Repeat("s", 40)
 	kek := base64.StdEncoding.EncodeToString([]byte(strings.Repeat("k", 32)))
+	steps := all.All(all.Deps{
+		Auth: auth.New(auth.Config{}), RateLimit: ratelimit.New(ratelimit.Config{}),
+		Retry: retry.New(nil), Breaker: breaker.New(),
+	})
 	n := 0
 	for name, text := range pages(t) {
 		for _, m := range fence.FindAllStringSubmatch(text, -1) {
@@ -142,8 +150,16 @@ func TestEveryBlockOfYAMLLoads(t *testing.T) {
 				v, ok := map[string]string{"GATEHOUSE_KEK": kek, "BATCH_SECRET": secret, "ADMIN_TOKEN": secret, "READER_SECRET": secret}[name]
 				return v, ok
 			}
-			if _, err := routes.Load(path, routes.Options{Plugins: all.Names(), Env: env}); err != nil {
+			file, err := routes.Load(path, routes.Options{Plugins: all.Names(), Env: env})
+			if err != nil {
 				t.Errorf("%s: %v\n%s", name, err, m[2])
+			}
+			for _, r := range file.Routes {
+				for _, p := range steps {
+					if _, err := p.Build(r); err != nil {
+						t.Errorf("%s: %v\n%s", name, err, m[2])
+					}
+				}
 			}
 		}
 	}

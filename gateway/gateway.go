@@ -66,7 +66,9 @@ type Gateway struct {
 type snapshot struct {
 	table  *routes.Table
 	chains []plugins.Handler // by Route.Index
-	routes []*routes.Route
+	// preflights answer for the routes with CORS rules; nil for all others.
+	preflights []plugins.Handler
+	routes     []*routes.Route
 }
 
 // New makes a Gateway that answers 404 to everything until the first Load.
@@ -91,11 +93,17 @@ func (g *Gateway) Check(file *routes.File) error {
 func (g *Gateway) build(file *routes.File, pool func(*routes.Service) *upstream.Service) (*snapshot, error) {
 	table, err := routes.NewTable(file.Routes)
 	errs := []error{err}
-	next := &snapshot{table: table, routes: file.Routes, chains: make([]plugins.Handler, len(file.Routes))}
+	next := &snapshot{
+		table: table, routes: file.Routes,
+		chains: make([]plugins.Handler, len(file.Routes)), preflights: make([]plugins.Handler, len(file.Routes)),
+	}
 	for _, r := range file.Routes {
 		steps := make([]plugins.Step, 0, len(g.cfg.Plugins))
 		for _, p := range g.cfg.Plugins {
 			step, err := p.Build(r)
+			if browsers, ok := p.(plugins.Preflighter); ok && err == nil {
+				next.preflights[r.Index], err = browsers.Preflight(r)
+			}
 			if err != nil {
 				errs = append(errs, err)
 			}
@@ -146,6 +154,11 @@ func (g *Gateway) Serve(x *plugins.Exchange) error {
 		}
 	}
 	s := g.current.Load()
+	if string(x.Method) == http.MethodOptions {
+		if answer := s.preflight(x); answer != nil {
+			return answer(x)
+		}
+	}
 	m := s.table.Match(x.Host, x.Method, x.Path)
 	if m.Route == nil {
 		if m.Allow != "" {
@@ -161,6 +174,21 @@ func (g *Gateway) Serve(x *plugins.Exchange) error {
 			Detail: "The path holds an escaped slash."}
 	}
 	return s.chains[m.Route.Index](x)
+}
+
+// preflight finds what answers a CORS preflight: the rules of the route that
+// the browser's real request would take. nil: x is an ordinary request.
+func (s *snapshot) preflight(x *plugins.Exchange) plugins.Handler {
+	method, n := x.Field("access-control-request-method")
+	if _, origins := x.Field("origin"); n != 1 || origins == 0 {
+		return nil
+	}
+	r := s.table.Match(x.Host, method, x.Path).Route
+	if r == nil || s.preflights[r.Index] == nil {
+		return nil
+	}
+	x.Route, x.Record.Service = r, r.Service
+	return s.preflights[r.Index]
 }
 
 // Routes returns the routes that are live now.

@@ -20,6 +20,7 @@ import (
 	"github.com/gatehouse/gatehouse/gateway"
 	"github.com/gatehouse/gatehouse/gateway/server"
 	"github.com/gatehouse/gatehouse/plugins"
+	"github.com/gatehouse/gatehouse/plugins/rewrite"
 	"github.com/gatehouse/gatehouse/routes"
 )
 
@@ -176,7 +177,8 @@ func TestUpstreamReceivesTheLinesAsTheyCameAndTheGatewaysOwn(t *testing.T) {
 		heads <- head
 		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 	})
-	r := serve(t, func(r *routes.Route) { r.Rewrite = &routes.Rewrite{StripPrefix: "/api"} }, nil, u.addr)
+	r := serve(t, func(r *routes.Route) { r.Rewrite = &routes.Rewrite{StripPrefix: "/api"} },
+		[]plugins.Plugin{rewrite.New()}, u.addr)
 	r.ask(t, "GET /api/%7euser/../a//b?x=1;y=%2F HTTP/1.1\r\nhOsT: api.example.com:80\r\nCookie: b=2; ;c\r\nX-Dup: 1\r\nx-dup: 2\r\n"+
 		"Connection: X-Secret, X-Forwarded-For\r\nX-Secret: 1\r\nKeep-Alive: 5\r\nTE: trailers\r\nUpgrade: h2c\r\nHTTP2-Settings: AA\r\nProxy-Authorization: x\r\nProxy-Connection: x\r\n"+
 		"X-Auth-Subject: root\r\nX_Auth_Subject: root\r\nx-auth.client: root\r\nTransfer_Encoding: chunked\r\nX-Forwarded-For: 6.6.6.6\r\nX-Original-URL: /admin\r\nX-HTTP-Method-Override: DELETE\r\n\r\n")
@@ -435,4 +437,42 @@ func BenchmarkPlainRequest(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+}
+
+// browsers is a plugin that answers preflights of every route.
+type browsers struct{}
+
+func (browsers) Name() string                              { return "browsers" }
+func (browsers) Build(*routes.Route) (plugins.Step, error) { return nil, nil }
+func (browsers) Preflight(r *routes.Route) (plugins.Handler, error) {
+	if !r.Public {
+		return nil, nil
+	}
+	return func(x *plugins.Exchange) error {
+		x.AddResponseField("X-Preflight-Of", x.Route.Name)
+		if err := x.Client.WriteHead(plugins.ResponseHead{Status: 204}); err != nil {
+			return err
+		}
+		return x.Client.Finish()
+	}, nil
+}
+
+func TestPreflightsAreAnsweredByTheRouteOfTheRequestToCome(t *testing.T) {
+	u := script(t, always("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-From: service\r\n\r\n"))
+	f := func(public bool, method, header, want string) {
+		t.Helper()
+		r := serve(t, func(r *routes.Route) { r.Methods, r.Public, r.Mode = []string{"POST"}, public, "shadow" },
+			[]plugins.Plugin{browsers{}}, u.addr)
+		got := r.ask(t, method+" /a HTTP/1.1\r\nHost: a\r\n"+header+"\r\n")
+		if !strings.Contains(got, want) {
+			t.Errorf("%s %q: got\n%s\nwant %s", method, header, got, want)
+		}
+	}
+	const origin = "Origin: https://app.example\r\n"
+	f(true, "OPTIONS", origin+"Access-Control-Request-Method: POST\r\n", "HTTP/1.1 204 No Content\r\nX-Preflight-Of: everything\r\n")
+	f(true, "OPTIONS", origin+"Access-Control-Request-Method: GET\r\n", "HTTP/1.1 405 ")
+	f(true, "OPTIONS", origin, "HTTP/1.1 405 ")
+	f(true, "OPTIONS", "Access-Control-Request-Method: POST\r\n", "HTTP/1.1 405 ")
+	f(true, "POST", origin+"Access-Control-Request-Method: POST\r\n", "X-From: service")
+	f(false, "OPTIONS", origin+"Access-Control-Request-Method: POST\r\n", "HTTP/1.1 405 ")
 }

@@ -41,6 +41,9 @@ const (
 	VersionNotAllowed = "version_not_supported"
 	RequestTimeout    = "request_timeout"
 
+	// OriginDenied answers a preflight of a page that may not call the route.
+	OriginDenied = "origin_denied"
+
 	TokenMissing     = "token_missing"
 	TokenInvalid     = "token_invalid"
 	TokenExpired     = "token_expired"
@@ -83,6 +86,7 @@ var titles = map[string]string{
 	ExpectationFailed:  "The expectation cannot be met",
 	VersionNotAllowed:  "The HTTP version is not supported",
 	RequestTimeout:     "The request did not arrive in time",
+	OriginDenied:       "Pages of this origin may not call this",
 	TokenMissing:       "An access token is required",
 	TokenInvalid:       "The access token is not valid",
 	TokenExpired:       "The access token has expired",

@@ -1,6 +1,7 @@
 package plugins
 
 import (
+	"bytes"
 	"io"
 	"net/netip"
 	"time"
@@ -76,8 +77,12 @@ type Exchange struct {
 	// for none.
 	Avoid uint64
 
-	// responseFields are the gateway's own response lines.
+	// responseFields are the gateway's own response lines, responseDrops the
+	// names of the service's fields that do not travel on.
 	responseFields []byte
+	responseDrops  []string
+	// requestLines and target hold what AddRequestField and SetTarget copied.
+	requestLines, target []byte
 }
 
 // Replay says what may be done after a failed attempt.
@@ -162,6 +167,9 @@ type ResponseHead struct {
 	Date bool
 	// Close ends the client's connection after this response.
 	Close bool
+	// Own marks a refusal: what it says itself is neither dropped nor said
+	// twice, whatever the steps asked for.
+	Own bool
 }
 
 // Record is what is known about an exchange when it ends. Strings are
@@ -214,13 +222,102 @@ func (x *Exchange) AppendResponseFields(lines []byte) {
 	x.responseFields = append(x.responseFields, lines...)
 }
 
+// DropResponseField removes the fields called name, in lower case, from the
+// answer of whoever writes the head, but not what AddResponseField added, nor
+// what a refusal says. The string must outlive the exchange.
+func (x *Exchange) DropResponseField(name string) {
+	x.responseDrops = append(x.responseDrops, name)
+}
+
+// AppendHead appends the lines of the final head to b: those of h that no step
+// dropped, then those that steps added. Every Stream that talks to a client
+// renders its head with it.
+func (x *Exchange) AppendHead(b []byte, h *ResponseHead) []byte {
+	if h.Own {
+		b = append(b, h.Fields...)
+		return appendLines(b, x.responseFields, func(name []byte) bool { return !hasLine(h.Fields, name) })
+	}
+	if len(x.responseDrops) == 0 {
+		b = append(b, h.Fields...)
+	} else {
+		b = appendLines(b, h.Fields, x.keeps)
+	}
+	return append(b, x.responseFields...)
+}
+
+func (x *Exchange) keeps(name []byte) bool {
+	for _, drop := range x.responseDrops {
+		if len(name) == len(drop) && equalFold(name, drop) {
+			return false
+		}
+	}
+	return true
+}
+
+// appendLines appends the lines whose name passes keep.
+func appendLines(b, lines []byte, keep func(name []byte) bool) []byte {
+	for len(lines) > 0 {
+		line := lines
+		if i := bytes.IndexByte(lines, '\n'); i >= 0 {
+			line = lines[:i+1]
+		}
+		lines = lines[len(line):]
+		name, _, _ := bytes.Cut(line, colon)
+		if keep(name) {
+			b = append(b, line...)
+		}
+	}
+	return b
+}
+
+var colon = []byte(":")
+
+func hasLine(lines, name []byte) bool {
+	for line := range bytes.Lines(lines) {
+		if n, _, _ := bytes.Cut(line, colon); bytes.EqualFold(n, name) {
+			return true
+		}
+	}
+	return false
+}
+
+// AddRequestField adds a field to the request that the service receives. name
+// and value must be valid field text; both are copied.
+func (x *Exchange) AddRequestField(name string, value []byte) {
+	start := len(x.requestLines)
+	b := append(x.requestLines, name...)
+	b = append(append(append(b, ": "...), value...), '\r', '\n')
+	x.requestLines = b
+	line := b[start:]
+	x.Fields = append(x.Fields, Field{
+		Name: line[:len(name)], Value: line[len(name)+2 : len(line)-2], Line: line,
+	})
+}
+
+// Target is the path that the service receives: Path, or what SetTarget put in
+// its place. Lent.
+func (x *Exchange) Target() []byte {
+	if len(x.target) > 0 {
+		return x.target
+	}
+	return x.Path
+}
+
+// SetTarget changes the path that the service receives, and nothing else: the
+// request was routed, and is authorised and limited, by Path. path must be
+// canonical; it is copied.
+func (x *Exchange) SetTarget(path []byte) { x.target = append(x.target[:0], path...) }
+
 // ResponseFields lends the lines added so far.
 func (x *Exchange) ResponseFields() []byte { return x.responseFields }
 
 // Reset makes x ready for the next request and keeps its buffers.
 func (x *Exchange) Reset() {
-	fields, lines, content := x.Fields[:0], x.responseFields[:0], x.Content[:0]
-	*x = Exchange{Fields: fields, responseFields: lines, Content: content}
+	*x = Exchange{
+		Fields: x.Fields[:0], Content: x.Content[:0],
+		responseFields: x.responseFields[:0], responseDrops: x.responseDrops[:0],
+		requestLines: x.requestLines[:0], target: x.target[:0],
+	}
 }
 
 // equalFold compares an ASCII name with its lower-case form.

@@ -43,6 +43,34 @@ type Retainer interface {
 	Retain(live []*routes.Route)
 }
 
+// Preflighter is implemented by the plugin that answers CORS preflights.
+type Preflighter interface {
+	// Preflight returns what answers OPTIONS requests by which a browser asks
+	// whether it may send a request of r; nil where r has no such rules. The
+	// exchange's Route is r, and no Step ran.
+	Preflight(r *routes.Route) (Handler, error)
+}
+
+// ClaimReader is implemented by plugins that read claims of a Principal.
+type ClaimReader interface {
+	// ClaimsRead names the claims that the route's steps ask for, so that
+	// tokens are searched for them. Only routes that Build accepts are asked
+	// about.
+	ClaimsRead(r *routes.Route) []string
+}
+
+// ClaimsRead gathers what the plugins ask for on all routes.
+func ClaimsRead(list []Plugin, all []*routes.Route) (names []string) {
+	for _, p := range list {
+		if reader, ok := p.(ClaimReader); ok {
+			for _, r := range all {
+				names = append(names, reader.ClaimsRead(r)...)
+			}
+		}
+	}
+	return names
+}
+
 // Chain wraps last in steps so that steps[0] runs first. nil steps are skipped.
 func Chain(last Handler, steps ...Step) Handler {
 	for i := len(steps) - 1; i >= 0; i-- {

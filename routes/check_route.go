@@ -261,35 +261,6 @@ func (c *checker) rateLimits(r *Route) {
 	}
 }
 
-// rewrite checks that every path of the route starts with the prefix.
-func (c *checker) rewrite(r *Route) {
-	w := r.Rewrite
-	if w == nil || c.broken(&r.Rewrite) || !c.required(&w.StripPrefix, "rewrite: strip_prefix", w.Pos) {
-		return
-	}
-	prefix := w.StripPrefix
-	pos := c.at(&w.StripPrefix, w.Pos)
-	canonical, ok := CanonicalPath(nil, []byte(prefix), r.AllowEncodedSlash)
-	switch {
-	case !ok:
-		c.report(pos, "strip_prefix: %q is not a path", prefix)
-		return
-	case string(canonical) != prefix || prefix != "/" && strings.HasSuffix(prefix, "/"):
-		c.report(pos, "strip_prefix: write it as %q", "/"+strings.Trim(string(canonical), "/"))
-		return
-	case prefix == "/":
-		c.report(pos, "strip_prefix: / takes nothing away")
-		return
-	}
-	p, err := parsePattern(r.Path)
-	if err != nil {
-		return
-	}
-	if !p.literalPrefix(prefix) {
-		c.report(pos, "strip_prefix: %q does not start every path of %q", prefix, r.Path)
-	}
-}
-
 // literalPrefix reports whether the pattern starts with the literal segments of
 // prefix.
 func (p pattern) literalPrefix(prefix string) bool {

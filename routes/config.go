@@ -293,10 +293,15 @@ type RateLimit struct {
 	ref string // the name of a shared limit, until it is resolved
 }
 
-// Rewrite changes the path before it is forwarded.
+// Rewrite changes the path before it is forwarded, in the order of its fields.
 type Rewrite struct {
 	Pos         Pos    `yaml:"-"`
 	StripPrefix string `yaml:"strip_prefix"`
+	// Regex matches the whole path; To is what it becomes, with {1} or {name}
+	// for what a group matched.
+	Regex     string `yaml:"regex"`
+	To        string `yaml:"to"`
+	AddPrefix string `yaml:"add_prefix"`
 }
 
 // Test is one expectation of the file about itself.

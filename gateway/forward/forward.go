@@ -13,7 +13,6 @@ package forward
 import (
 	"errors"
 	"net/http"
-	"strings"
 	"sync"
 	"time"
 
@@ -31,7 +30,6 @@ type forwarder struct {
 	// request bounds the time to the answer's head, all attempts together;
 	// idle the time between two pieces of content.
 	request, idle time.Duration
-	strip         string
 	hash          bool
 	scratch       sync.Pool // of *scratch
 }
@@ -57,9 +55,6 @@ func New(r *routes.Route, service *upstream.Service, now func() time.Time) plugi
 		route: r, service: service, now: now,
 		request: r.Upstream.Timeouts.Request, idle: r.Upstream.Timeouts.Idle,
 		hash: r.Upstream.Balance == "hash",
-	}
-	if r.Rewrite != nil {
-		f.strip = strings.TrimSuffix(r.Rewrite.StripPrefix, "/")
 	}
 	f.scratch.New = func() any {
 		return &scratch{lines: make([]byte, 0, 2048), fields: make([]plugins.Field, 0, 32)}

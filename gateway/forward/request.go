@@ -53,7 +53,7 @@ func contentError(err error) *plugins.Error {
 // what the gate marked, then what only the gateway may say.
 func (f *forwarder) appendHead(b []byte, x *plugins.Exchange) []byte {
 	b = append(append(b, x.Method...), ' ')
-	b = append(b, f.path(x.Path)...)
+	b = append(b, x.Target()...)
 	if x.HasQuery {
 		b = append(append(b, '?'), x.Query...)
 	}
@@ -73,24 +73,6 @@ func (f *forwarder) appendHead(b []byte, x *plugins.Exchange) []byte {
 	}
 	return append(b, '\r', '\n')
 }
-
-// path applies the route's rewriting. What is left of a canonical path after
-// whole leading segments is canonical again (EDGE: S33).
-func (f *forwarder) path(p []byte) []byte {
-	n := len(f.strip)
-	if n == 0 || len(p) < n || string(p[:n]) != f.strip {
-		return p
-	}
-	if len(p) == n {
-		return slash
-	}
-	if p[n] != '/' {
-		return p // another segment that begins alike
-	}
-	return p[n:]
-}
-
-var slash = []byte("/")
 
 // upload sends content that is still on its way from the client while the
 // answer is awaited, so that an early answer is not lost (EDGE: P4).

@@ -47,7 +47,7 @@ func (st *state) refuse(err error) {
 		fields = append(fields, '\r', '\n')
 	}
 	head := plugins.ResponseHead{
-		Status: e.Status, Fields: fields, Length: int64(len(content)), Date: true,
+		Status: e.Status, Fields: fields, Length: int64(len(content)), Date: true, Own: true,
 		// Content that nobody read would be taken for the next request.
 		Close: st.body.pending(),
 	}

@@ -63,8 +63,7 @@ func (s *stream) WriteHead(h plugins.ResponseHead) error {
 	}
 	s.close = s.close || h.Close || s.c.server.draining.Load()
 	b := appendStatusLine(s.out, h.Status, h.Reason)
-	b = append(b, h.Fields...)
-	b = append(b, s.x.ResponseFields()...)
+	b = s.x.AppendHead(b, &h)
 	if h.Date {
 		b = s.c.server.date.append(b, s.x.Time)
 	}

@@ -12,8 +12,10 @@ import (
 	"github.com/gatehouse/gatehouse/plugins/auth"
 	"github.com/gatehouse/gatehouse/plugins/bodylimit"
 	"github.com/gatehouse/gatehouse/plugins/breaker"
+	"github.com/gatehouse/gatehouse/plugins/cors"
 	"github.com/gatehouse/gatehouse/plugins/ratelimit"
 	"github.com/gatehouse/gatehouse/plugins/retry"
+	"github.com/gatehouse/gatehouse/plugins/rewrite"
 )
 
 // Deps are the plugins that need something of the process, so that it makes
@@ -30,6 +32,8 @@ type Deps struct {
 // All returns the plugins in their order.
 func All(d Deps) []plugins.Plugin {
 	list := []plugins.Plugin{
+		// Refusals of all others need its fields, or a page cannot read them.
+		cors.New(),
 		// What can be refused by the head alone costs nothing else.
 		bodylimit.New(),
 		// Limits by address come before auth: they also slow down who guesses
@@ -47,6 +51,9 @@ func All(d Deps) []plugins.Plugin {
 		list = append(list, d.Identity)
 	}
 	return append(list,
+		// It changes what is forwarded; everything that judges the path has
+		// judged it.
+		rewrite.New(),
 		// Retry stands before the breaker: the circuit judges every attempt,
 		// and none is repeated against an open circuit.
 		d.Retry,
@@ -56,4 +63,4 @@ func All(d Deps) []plugins.Plugin {
 
 // Names are the keys that plugins add to a route in the configuration file.
 // Those of auth, rate_limit and of services are part of the file itself.
-func Names() []string { return []string{bodylimit.Name} }
+func Names() []string { return []string{bodylimit.Name, cors.Name} }

@@ -61,7 +61,7 @@ func TestOrder(t *testing.T) {
 	for _, p := range All(newDeps()) {
 		names = append(names, p.Name())
 	}
-	want := []string{"body_limit", "rate_limit", "auth", "rate_limit", "retry", "breaker"}
+	want := []string{"cors", "body_limit", "rate_limit", "auth", "rate_limit", "rewrite", "retry", "breaker"}
 	for i := range max(len(names), len(want)) {
 		if i >= len(names) || i >= len(want) || names[i] != want[i] {
 			t.Fatalf("order %v, want %v", names, want)
@@ -136,5 +136,19 @@ routes:
 	}
 	if got := call(); got != plugins.BreakerOpen || attempts != 4 {
 		t.Errorf("%q after %d attempts, want %q after 4", got, attempts, plugins.BreakerOpen)
+	}
+}
+
+// Every sample and every page names keys by Names, so a plugin that reads
+// settings of its own must be there.
+func TestNamesAreThoseOfPlugins(t *testing.T) {
+	known := map[string]bool{}
+	for _, p := range All(newDeps()) {
+		known[p.Name()] = true
+	}
+	for _, name := range Names() {
+		if !known[name] {
+			t.Errorf("no plugin is called %s", name)
+		}
 	}
 }

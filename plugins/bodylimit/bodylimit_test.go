@@ -3,35 +3,17 @@ package bodylimit
 import (
 	"errors"
 	"io"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"testing/iotest"
 
 	"github.com/gatehouse/gatehouse/plugins"
 	"github.com/gatehouse/gatehouse/plugins/plugintest"
-	"github.com/gatehouse/gatehouse/routes"
 )
-
-// load reads a file and builds the plugin's step for each of its routes.
-func load(path string) ([]plugins.Step, error) {
-	file, err := routes.Load(path, routes.Options{Plugins: []string{Name}})
-	if err != nil {
-		return nil, err
-	}
-	var steps []plugins.Step
-	var errs []error
-	for _, r := range file.Routes {
-		step, err := New().Build(r)
-		steps, errs = append(steps, step), append(errs, err)
-	}
-	return steps, errors.Join(errs...)
-}
 
 func TestMistakesAreNamedWithTheirPlace(t *testing.T) {
 	plugintest.Bad(t, "testdata/bad/*.yaml", func(path string) error {
-		_, err := load(path)
+		_, err := plugintest.Load(path, New())
 		return err
 	})
 }
@@ -39,22 +21,11 @@ func TestMistakesAreNamedWithTheirPlace(t *testing.T) {
 // limited is a step with a limit of ten bytes.
 func limited(t testing.TB) plugins.Step {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "ten.yaml")
-	const file = `
-listeners: [{address: 127.0.0.1:8080}]
-services:
-  files: {targets: [http://127.0.0.1:8080]}
+	steps := plugintest.Steps(t, New(), `
 routes:
-  - {path: /upload, service: files, public: true, body_limit: 10}
-  - {path: /free, service: files, public: true}
-`
-	if err := os.WriteFile(path, []byte(file), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	steps, err := load(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+  - {path: /upload, service: orders, public: true, body_limit: 10}
+  - {path: /free, service: orders-v2, public: true}
+`)
 	if steps[1] != nil {
 		t.Error("a route without body_limit has a step")
 	}

@@ -39,8 +39,8 @@ func New(method, host, target string, header ...string) *plugins.Exchange {
 		ClientIP:  peer,
 		Time:      Time,
 		RequestID: []byte("test-request"),
-		Client:    &Recorder{},
 	}
+	x.Client = &Recorder{x: x}
 	for _, line := range header {
 		name, value, ok := strings.Cut(line, ": ")
 		if !ok || name == "" {
@@ -61,7 +61,7 @@ func WithBody(x *plugins.Exchange, content string) *plugins.Exchange {
 
 // OK is a last Handler that answers 200 without content.
 func OK(x *plugins.Exchange) error {
-	head := plugins.ResponseHead{Status: 200, Fields: x.ResponseFields()}
+	head := plugins.ResponseHead{Status: 200}
 	if err := x.Client.WriteHead(head); err != nil {
 		return err
 	}
@@ -76,7 +76,8 @@ type Recorder struct {
 	// Status is 0 until the head was written.
 	Status int
 	Head   plugins.ResponseHead
-	// Fields is a copy of the head's lines, Content of what was written.
+	// Fields is a copy of the lines that the client sees, Content of what was
+	// written.
 	Fields   string
 	Content  strings.Builder
 	Flushes  int
@@ -91,6 +92,8 @@ type Recorder struct {
 	Stopped bool
 	// Left makes the client one that has gone: writes fail.
 	Left bool
+
+	x *plugins.Exchange
 }
 
 // WriteHead keeps the head; a second one is an error.
@@ -99,6 +102,9 @@ func (r *Recorder) WriteHead(h plugins.ResponseHead) error {
 		return io.ErrShortWrite
 	}
 	r.Status, r.Head, r.Fields = h.Status, h, string(h.Fields)
+	if r.x != nil {
+		r.Fields = string(r.x.AppendHead(nil, &h))
+	}
 	r.Head.Fields = nil
 	return nil
 }
