@@ -25,6 +25,7 @@ import (
 	"github.com/gatehouse/gatehouse/authserver/authorize"
 	"github.com/gatehouse/gatehouse/authserver/clients"
 	"github.com/gatehouse/gatehouse/authserver/consent"
+	"github.com/gatehouse/gatehouse/authserver/device"
 	"github.com/gatehouse/gatehouse/authserver/grants"
 	"github.com/gatehouse/gatehouse/authserver/introspect"
 	"github.com/gatehouse/gatehouse/authserver/login"
@@ -150,6 +151,10 @@ func (s *Server) mount(place metadata.Places, pages *web.Pages, sessions *sessio
 		Path: base, Pages: pages, Guard: guard, Sessions: sessions, Users: s.users, Scopes: s.scopes,
 		Store: c.Store, Audit: s.audit, Now: c.Now,
 	})
+	devices := device.New(device.Config{
+		Issuer: c.Issuer, Path: base, Clients: s.clients, Users: s.users, Scopes: s.scopes, Sessions: sessions,
+		Pages: pages, Guard: guard, Store: c.Store, Audit: s.audit, Now: c.Now, Key: c.Keys.Derive("key:usercode", 0),
+	})
 	signOut := logout.New(logout.Config{
 		Path: base, Pages: pages, Guard: guard, Sessions: sessions, Clients: s.clients, Tokens: issuer,
 		Revoker: revoker, Audit: s.audit,
@@ -169,6 +174,9 @@ func (s *Server) mount(place metadata.Places, pages *web.Pages, sessions *sessio
 		base + "/oauth/revoke":     cors.Handler(api.Handler(revocations.Serve, post), "POST"),
 		base + "/oauth/introspect": api.Handler(introspection.Serve, post),
 		base + "/oauth/userinfo":   cors.Handler(api.Handler(info.Serve, get, post), "GET, POST"),
+
+		base + "/oauth/device_authorization": api.Handler(devices.Start, post),
+		base + "/oauth/device":               pages.Handler(devices.Page, pageTimeout, get, post),
 
 		base + "/oauth/authorize": pages.Handler(authorization.Serve, pageTimeout, get, post),
 		base + "/oauth/login":     pages.Handler(signIn.Serve, pageTimeout, get, post),

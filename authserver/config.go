@@ -75,7 +75,7 @@ type Client struct {
 
 func (c Client) stored() (store.Client, error) {
 	s := store.Client{
-		ID: c.ID, Name: c.Name, Grants: c.Grants, Scopes: c.Scopes, RedirectURIs: c.RedirectURIs,
+		ID: c.ID, Name: c.Name, Grants: clients.GrantTypes(c.Grants), Scopes: c.Scopes, RedirectURIs: c.RedirectURIs,
 		PostLogoutRedirectURIs: c.PostLogoutRedirectURIs, SkipConsent: c.SkipConsent,
 	}
 	if c.Secret == "" {

@@ -127,6 +127,8 @@ func declared() authserver.Declared {
 			{ID: "rs", Secret: webSecret, Scopes: []string{"gatehouse:introspect"}},
 			{ID: "other", Secret: webSecret, Grants: []string{"client_credentials", "authorization_code", "refresh_token"},
 				Scopes: all, RedirectURIs: []string{"https://other.example.com/cb"}},
+			{ID: "tv", Name: "Living Room", Grants: []string{deviceGrant, "refresh_token"}, Scopes: all},
+			{ID: "tv2", Grants: []string{deviceGrant}, Scopes: all},
 		},
 		Users: []users.Declared{
 			{Name: "alice", PasswordHash: passwordHash(), Email: "alice@example.com", DisplayName: "Alice <b>A</b>"},

@@ -188,7 +188,7 @@ func TestOAuth49_MetadataSaysExactlyWhatWorks(t *testing.T) {
 				t.Errorf("%s is %v: %d", name, v, r.status)
 			}
 		}
-		if l := fmt.Sprint(oidc.json["grant_types_supported"]); l != "[authorization_code refresh_token client_credentials]" {
+		if l := fmt.Sprint(oidc.json["grant_types_supported"]); l != "[authorization_code refresh_token client_credentials "+deviceGrant+"]" {
 			t.Errorf("grants %s", l)
 		}
 		if l := fmt.Sprint(oidc.json["scopes_supported"]); !strings.Contains(l, "read:orders") || strings.Contains(l, "gatehouse:") {
@@ -200,7 +200,7 @@ func TestOAuth49_MetadataSaysExactlyWhatWorks(t *testing.T) {
 			}
 		}
 		// What comes later is not there, and not advertised.
-		for _, later := range []string{"device_authorization", "device", "par", "register", "account", "nonsense"} {
+		for _, later := range []string{"par", "register", "account", "nonsense"} {
 			if r := e.get(path + "/oauth/" + later); r.status != 404 {
 				t.Errorf("/oauth/%s: %d", later, r.status)
 			}

@@ -152,15 +152,19 @@ func scopeToken(s string) bool {
 }
 
 var (
-	grantTypes        = []string{"authorization_code", "client_credentials", "refresh_token"}
+	grantTypes        = []string{"authorization_code", "client_credentials", "refresh_token", "device_code"}
 	unsupportedGrants = []string{
-		"device_code", "urn:ietf:params:oauth:grant-type:device_code",
-		"token_exchange", "urn:ietf:params:oauth:grant-type:token-exchange",
-		"jwt_bearer", "urn:ietf:params:oauth:grant-type:jwt-bearer",
+		"token_exchange", "token-exchange", "jwt_bearer", "jwt-bearer",
 	}
 )
 
+// grantPrefix is that of grant types which are URIs; files may leave it out.
+const grantPrefix = "urn:ietf:params:oauth:grant-type:"
+
 func (c *checker) client(client *Client, a *AuthServer) {
+	for i := range client.Grants { // the full names are known, too
+		client.Grants[i] = strings.TrimPrefix(client.Grants[i], grantPrefix)
+	}
 	has := func(grant string) bool { return slices.Contains(client.Grants, grant) }
 	// A resource server gets no tokens; it asks about those of others.
 	asks := slices.Contains(client.Scopes, introspectScope)
@@ -196,8 +200,8 @@ func (c *checker) client(client *Client, a *AuthServer) {
 		if len(client.RedirectURIs) > 0 {
 			c.report(c.at(&client.RedirectURIs, client.Pos), "redirect_uris are for the grant authorization_code, which the client %q does not have", client.ID)
 		}
-		if has("refresh_token") {
-			c.report(client.Pos, "the client %q gets refresh tokens only with the grant authorization_code", client.ID)
+		if has("refresh_token") && !has("device_code") {
+			c.report(client.Pos, "the client %q gets refresh tokens only with the grant authorization_code or device_code", client.ID)
 		}
 	}
 	for _, uris := range [][]string{client.RedirectURIs, client.PostLogoutRedirectURIs} {

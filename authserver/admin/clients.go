@@ -46,7 +46,7 @@ func list(s []string) []string {
 }
 
 func (v clientView) into(c store.Client) store.Client {
-	c.Name, c.Grants, c.Scopes, c.RedirectURIs = v.Name, v.Grants, v.Scopes, v.RedirectURIs
+	c.Name, c.Grants, c.Scopes, c.RedirectURIs = v.Name, clients.GrantTypes(v.Grants), v.Scopes, v.RedirectURIs
 	c.PostLogoutRedirectURIs, c.SkipConsent, c.Disabled = v.PostLogout, v.SkipConsent, v.Disabled
 	return c
 }

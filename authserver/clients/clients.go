@@ -29,7 +29,21 @@ const (
 	GrantCode              = "authorization_code"
 	GrantRefresh           = "refresh_token"
 	GrantClientCredentials = "client_credentials"
+	// GrantDevice is of RFC 8628.
+	GrantDevice = "urn:ietf:params:oauth:grant-type:device_code"
 )
+
+// GrantTypes are the grant types of names that may lack the beginning of a URN.
+func GrantTypes(names []string) []string {
+	list := make([]string, 0, len(names))
+	for _, name := range names {
+		if full := "urn:ietf:params:oauth:grant-type:" + name; slices.Contains(grantTypes, full) {
+			name = full
+		}
+		list = append(list, name)
+	}
+	return list
+}
 
 // Client is a client as the endpoints see it. It is shared: never change it.
 type Client struct {

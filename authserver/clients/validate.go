@@ -16,7 +16,7 @@ import (
 // MinSecret is the least length of a secret that a person chose.
 const MinSecret = 32
 
-var grantTypes = []string{GrantCode, GrantRefresh, GrantClientCredentials}
+var grantTypes = []string{GrantCode, GrantRefresh, GrantClientCredentials, GrantDevice}
 
 // Validate reports everything that is wrong with a client. scopes tells which
 // scopes exist.
@@ -35,8 +35,8 @@ func Validate(c store.Client, scopes func(string) bool) error {
 	if has(GrantClientCredentials) && len(c.SecretHashes) == 0 {
 		add("client_credentials needs a secret: a public client cannot prove who it is")
 	}
-	if has(GrantRefresh) && !has(GrantCode) {
-		add("refresh_token needs authorization_code: no other grant gives refresh tokens")
+	if has(GrantRefresh) && !has(GrantCode) && !has(GrantDevice) {
+		add("refresh_token needs authorization_code or the device grant: no other grant gives refresh tokens")
 	}
 	if has(GrantCode) && len(c.RedirectURIs) == 0 {
 		add("authorization_code needs at least one redirect URI")

@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/gatehouse/gatehouse/authserver/audit"
 	"github.com/gatehouse/gatehouse/authserver/clients"
@@ -124,7 +125,7 @@ func (e *Endpoint) redeem(ctx context.Context, q *request, c store.Code) (*answe
 	var refreshToken string
 	if q.client.MayUse(clients.GrantRefresh) {
 		family = &store.Family{
-			Grant: c.Grant, ClientID: c.ClientID, Subject: c.Subject, Session: grantSession(c),
+			Grant: c.Grant, ClientID: c.ClientID, Subject: c.Subject, Session: grantSession(c.Scopes, c.Session),
 			Scopes: c.Scopes, Resources: c.Resources, ACR: c.ACR, Nonce: c.Nonce, AuthTime: c.AuthTime,
 			Created: now, Rotated: now, Expires: now.Add(e.RefreshTTL), IdleUntil: now.Add(e.RefreshIdle), Generation: 1,
 		}
@@ -140,7 +141,7 @@ func (e *Endpoint) redeem(ctx context.Context, q *request, c store.Code) (*answe
 	}
 	ans, err := e.mint(audit.TokenIssued, tokens.Access{
 		Subject: c.Subject, ClientID: c.ClientID, Scope: join(c.Scopes), Audience: audience, Issued: now,
-		Session: grantSession(c), Grant: c.Grant, ACR: c.ACR, AuthTime: c.AuthTime,
+		Session: grantSession(c.Scopes, c.Session), Grant: c.Grant, ACR: c.ACR, AuthTime: c.AuthTime,
 	})
 	if err != nil {
 		return nil, err
@@ -154,11 +155,9 @@ func (e *Endpoint) redeem(ctx context.Context, q *request, c store.Code) (*answe
 
 // grantSession is the session that the grant ends with; offline access is what
 // outlives it (OpenID Connect Core, 11).
-func grantSession(c store.Code) string {
-	for _, s := range c.Scopes {
-		if s == scopes.OfflineAccess {
-			return ""
-		}
+func grantSession(granted []string, session string) string {
+	if slices.Contains(granted, scopes.OfflineAccess) {
+		return ""
 	}
-	return c.Session
+	return session
 }

@@ -29,6 +29,7 @@ import (
 // Store is the state that grants need.
 type Store interface {
 	store.Codes
+	store.Devices
 	store.Refreshes
 	store.Revocations
 }
@@ -100,6 +101,7 @@ func New(c Config) *Endpoint {
 		clients.GrantCode:              e.code,
 		clients.GrantRefresh:           e.refresh,
 		clients.GrantClientCredentials: e.clientCredentials,
+		clients.GrantDevice:            e.device,
 	}
 	return e
 }

@@ -166,7 +166,7 @@ func (e *Endpoint) submit(w http.ResponseWriter, r *http.Request) error {
 	if handle, err = e.Sessions.Seal(e.Sessions.Browser(r), i); err != nil {
 		return oauth.Failed(err)
 	}
-	web.Redirect(w, e.Path+"/oauth/authorize?i="+handle)
+	web.Redirect(w, e.Path+"/oauth/"+i.Back()+"?i="+handle)
 	return nil
 }
 

@@ -54,6 +54,7 @@ type document struct {
 	Revocation           string   `json:"revocation_endpoint"`
 	Introspection        string   `json:"introspection_endpoint"`
 	EndSession           string   `json:"end_session_endpoint"`
+	Device               string   `json:"device_authorization_endpoint"`
 	Scopes               []string `json:"scopes_supported"`
 	ResponseTypes        []string `json:"response_types_supported"`
 	ResponseModes        []string `json:"response_modes_supported"`
@@ -109,9 +110,10 @@ func (e *Endpoint) Advertise(scopes []string) {
 		Issuer:        e.Issuer,
 		Authorization: at + "authorize", Token: at + "token", JWKS: at + "jwks", Userinfo: at + "userinfo",
 		Revocation: at + "revoke", Introspection: at + "introspect", EndSession: at + "logout",
+		Device:        at + "device_authorization",
 		Scopes:        scopes,
 		ResponseTypes: []string{"code"}, ResponseModes: []string{"query"},
-		Grants:            []string{clients.GrantCode, clients.GrantRefresh, clients.GrantClientCredentials},
+		Grants:            []string{clients.GrantCode, clients.GrantRefresh, clients.GrantClientCredentials, clients.GrantDevice},
 		Subjects:          []string{"public"},
 		IDTokenAlgorithms: []string{e.Algorithm},
 		TokenMethods:      methods, RevocationMethods: methods,

@@ -70,4 +70,9 @@ const (
 	InteractionRequired     = "interaction_required"
 	InvalidTarget           = "invalid_target"
 	InvalidRedirectURI      = "invalid_redirect_uri"
+
+	// Of RFC 8628, 3.5.
+	AuthorizationPending = "authorization_pending"
+	SlowDown             = "slow_down"
+	ExpiredToken         = "expired_token"
 )

@@ -19,8 +19,11 @@ var ErrInteraction = errors.New("the interaction began in another browser or is 
 // consent. It travels sealed, so it needs no storage and says nothing to who
 // sees the handle.
 type Interaction struct {
-	// Query is the authorization request as it came.
+	// Query is the authorization request as it came, or the query of the page
+	// that Return names.
 	Query string `json:"q"`
+	// Return is the page to go back to; empty: the authorization endpoint.
+	Return string `json:"b,omitempty"`
 	// ClientName and Redirect are what the pages show and allow.
 	ClientID   string `json:"c,omitempty"`
 	ClientName string `json:"n,omitempty"`
@@ -37,10 +40,20 @@ type Interaction struct {
 	// request; Consented the one in which the user allowed it.
 	LoggedIn  string `json:"l,omitempty"`
 	Consented string `json:"a,omitempty"`
+	// Device is the user code's digest that the device page is for.
+	Device []byte `json:"v,omitempty"`
 	// Denied: the user said no.
 	Denied bool `json:"d,omitempty"`
 	// Expires is in Unix seconds.
 	Expires int64 `json:"e"`
+}
+
+// Back is the endpoint that the browser goes back to.
+func (i Interaction) Back() string {
+	if i.Return == "" {
+		return "authorize"
+	}
+	return i.Return
 }
 
 const (

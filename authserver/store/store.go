@@ -34,6 +34,7 @@ type Digest [32]byte
 type Store interface {
 	Codes
 	PushedRequests
+	Devices
 	Refreshes
 	Revocations
 	Keys
@@ -45,6 +46,9 @@ type Store interface {
 	// Once records key until expires and reports whether it was new: replay
 	// protection of `jti` and the like. Atomic over replicas.
 	Once(ctx context.Context, key string, expires time.Time) (fresh bool, err error)
+	// Tally counts one more of key and returns how many there were, this one
+	// included, since the first one of the running window. Exact over replicas.
+	Tally(ctx context.Context, key string, now time.Time, window time.Duration) (n int, err error)
 	// Sweep deletes what expired before now; bounded work per call.
 	Sweep(ctx context.Context, now time.Time) error
 	// Ping tells whether the store can commit now.

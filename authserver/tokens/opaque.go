@@ -15,6 +15,7 @@ import (
 const (
 	codePrefix    = "ghc_"
 	refreshPrefix = "ghr_"
+	devicePrefix  = "ghd_"
 )
 
 const (
@@ -26,21 +27,31 @@ const (
 var encoding = base64.RawURLEncoding.Strict()
 
 // NewCode returns an authorization code of 256 random bits and its digest.
-func NewCode() (code string, hash store.Digest) {
+func NewCode() (code string, hash store.Digest) { return newOpaque(codePrefix) }
+
+// NewDeviceCode returns a device code of 256 random bits and its digest.
+func NewDeviceCode() (code string, hash store.Digest) { return newOpaque(devicePrefix) }
+
+func newOpaque(prefix string) (text string, hash store.Digest) {
 	var b [32]byte
 	rand.Read(b[:]) // never fails
-	code = codePrefix + encoding.EncodeToString(b[:])
-	return code, sha256.Sum256([]byte(code))
+	text = prefix + encoding.EncodeToString(b[:])
+	return text, sha256.Sum256([]byte(text))
 }
 
 // CodeHash returns the digest under which a code is stored; not ok for what
 // cannot be a code of ours.
-func CodeHash(code string) (hash store.Digest, ok bool) {
-	rest, ok := strings.CutPrefix(code, codePrefix)
+func CodeHash(code string) (hash store.Digest, ok bool) { return opaqueHash(codePrefix, code) }
+
+// DeviceCodeHash is CodeHash for device codes.
+func DeviceCodeHash(code string) (hash store.Digest, ok bool) { return opaqueHash(devicePrefix, code) }
+
+func opaqueHash(prefix, text string) (hash store.Digest, ok bool) {
+	rest, ok := strings.CutPrefix(text, prefix)
 	if !ok || len(rest) != 43 {
 		return hash, false
 	}
-	return sha256.Sum256([]byte(code)), true
+	return sha256.Sum256([]byte(text)), true
 }
 
 // NewGrant returns the id of a new grant.

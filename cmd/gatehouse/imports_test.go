@@ -59,6 +59,7 @@ var mayImport = []struct {
 	{"authserver/admin", domains},
 	{"authserver/authorize", domains},
 	{"authserver/consent", domains},
+	{"authserver/device", domains},
 	{"authserver/grants", domains},
 	{"authserver/introspect", domains},
 	{"authserver/login", domains},

@@ -107,21 +107,25 @@ var appliers = map[oauth.Level][]string{
 	oauth.LevelSession: {
 		`UPDATE sessions SET ended = ?1 WHERE id = ?2 AND ended = 0`,
 		`UPDATE codes SET used = ?1 WHERE session = ?2 AND used = 0`,
+		`UPDATE devices SET used = ?1 WHERE session = ?2 AND used = 0`,
 		`UPDATE families SET revoked = ?1 WHERE session = ?2 AND revoked = 0`,
 	},
 	oauth.LevelSubject: {
 		`UPDATE sessions SET ended = ?1 WHERE subject = ?2 AND ended = 0 AND created < ?3`,
 		`UPDATE codes SET used = ?1 WHERE subject = ?2 AND used = 0 AND auth_time < ?3`,
+		`UPDATE devices SET used = ?1 WHERE subject = ?2 AND used = 0 AND auth_time < ?3`,
 		`UPDATE families SET revoked = ?1 WHERE subject = ?2 AND revoked = 0 AND created < ?3`,
 	},
 	oauth.LevelClient: {
 		`UPDATE codes SET used = ?1 WHERE client_id = ?2 AND used = 0`,
+		`UPDATE devices SET used = ?1 WHERE client_id = ?2 AND used = 0`,
 		`UPDATE families SET revoked = ?1 WHERE client_id = ?2 AND revoked = 0 AND created < ?3`,
 	},
 	// One issuer a database: its epoch concerns every row.
 	oauth.LevelIssuer: {
 		`UPDATE sessions SET ended = ?1 WHERE ?2 <> '' AND ended = 0 AND created < ?3`,
 		`UPDATE codes SET used = ?1 WHERE used = 0 AND ?2 <> ''`,
+		`UPDATE devices SET used = ?1 WHERE used = 0 AND ?2 <> ''`,
 		`UPDATE families SET revoked = ?1 WHERE ?2 <> '' AND revoked = 0 AND created < ?3`,
 	},
 }

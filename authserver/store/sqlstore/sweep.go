@@ -17,6 +17,18 @@ func (s *Store) Once(ctx context.Context, key string, expires time.Time) (fresh 
 	return fresh && err == nil, err
 }
 
+// Tally implements store.Store.
+func (s *Store) Tally(ctx context.Context, key string, now time.Time, window time.Duration) (n int, err error) {
+	err = s.statement(ctx, "tally", func(ctx context.Context, c conn) error {
+		return c.row(ctx, []any{&n}, `INSERT INTO tallies (name, n, expires) VALUES (?1, 1, ?2)
+			ON CONFLICT (name) DO UPDATE SET
+				n = CASE WHEN tallies.expires <= ?3 THEN 1 ELSE tallies.n + 1 END,
+				expires = CASE WHEN tallies.expires <= ?3 THEN excluded.expires ELSE tallies.expires END
+			RETURNING n`, key, micros(now.Add(window)), micros(now))
+	})
+	return n, err
+}
+
 // sweepLimit bounds what one Sweep deletes from a table.
 const sweepLimit = 1000
 
@@ -30,6 +42,8 @@ func (s *Store) Sweep(ctx context.Context, now time.Time) error {
 	}{
 		{`DELETE FROM codes WHERE hash IN
 			(SELECT hash FROM codes WHERE keep_until < ?1 ORDER BY keep_until LIMIT ?2)`, micros(now)},
+		{`DELETE FROM devices WHERE hash IN
+			(SELECT hash FROM devices WHERE expires < ?1 ORDER BY expires LIMIT ?2)`, kept},
 		{`DELETE FROM families WHERE grant_id IN
 			(SELECT grant_id FROM families WHERE expires < ?1 ORDER BY expires LIMIT ?2)`, kept},
 		{`DELETE FROM sessions WHERE id IN
@@ -38,6 +52,8 @@ func (s *Store) Sweep(ctx context.Context, now time.Time) error {
 			(SELECT seq FROM revocations WHERE expires < ?1 ORDER BY expires LIMIT ?2)`, micros(now.Add(-leeway))},
 		{`DELETE FROM pushed WHERE hash IN
 			(SELECT hash FROM pushed WHERE expires < ?1 ORDER BY expires LIMIT ?2)`, micros(now)},
+		{`DELETE FROM tallies WHERE name IN
+			(SELECT name FROM tallies WHERE expires < ?1 ORDER BY expires LIMIT ?2)`, micros(now.Add(-leeway))},
 		{`DELETE FROM once WHERE name IN
 			(SELECT name FROM once WHERE expires < ?1 ORDER BY expires LIMIT ?2)`, micros(now.Add(-leeway))},
 	}
