@@ -38,6 +38,8 @@ type Config struct {
 	// KeysMaxAge is how long the key set may be cached; the key ring publishes
 	// a new key at least as long before it signs. 5m
 	KeysMaxAge time.Duration
+	// AuditRetention is how long audit events are kept; zero: for ever.
+	AuditRetention time.Duration
 
 	Declared Declared
 	Store    store.Store

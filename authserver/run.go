@@ -8,6 +8,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/gatehouse/gatehouse/authserver/audit"
+	"github.com/gatehouse/gatehouse/authserver/store"
 )
 
 const (
@@ -15,6 +18,8 @@ const (
 	pingTimeout   = 2 * time.Second
 	sweepInterval = time.Minute
 	sweepTimeout  = 30 * time.Second
+	pruneInterval = time.Hour
+	pruneBatch    = 1000
 )
 
 // Run does what goes on behind the endpoints until ctx ends: it follows the
@@ -23,7 +28,7 @@ const (
 func (s *Server) Run(ctx context.Context) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	tasks := []func(context.Context) error{s.config.Keys.Run, s.audit.Run, s.watch, s.sweep}
+	tasks := []func(context.Context) error{s.config.Keys.Run, s.audit.Run, s.watch, s.sweep, s.prune}
 	errs := make([]error, len(tasks))
 	var group sync.WaitGroup
 	for i, task := range tasks {
@@ -94,3 +99,44 @@ func (s *Server) sweep(ctx context.Context) error {
 		cancel()
 	}
 }
+
+// prune deletes audit events that are older than they are kept.
+func (s *Server) prune(ctx context.Context) error {
+	tick := time.NewTicker(pruneInterval)
+	defer tick.Stop()
+	for {
+		if keep := s.config.AuditRetention; keep > 0 {
+			limited, cancel := context.WithTimeout(ctx, sweepTimeout)
+			if err := s.pruneBefore(limited, s.config.Now().Add(-keep)); err != nil && ctx.Err() == nil {
+				s.config.Logger.LogAttrs(ctx, slog.LevelWarn, "pruning the audit log failed", slog.Any("error", err))
+			}
+			cancel()
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+}
+
+func (s *Server) pruneBefore(ctx context.Context, before time.Time) error {
+	for {
+		event := s.audit.Stamp(store.AuditEvent{Action: audit.Pruned, Outcome: audit.Success, Actor: audit.System})
+		n, err := s.config.Store.PruneAudit(ctx, before, pruneBatch, event)
+		if err != nil {
+			return err
+		}
+		if n > 0 {
+			event.Reason = fmt.Sprintf("%d events", n)
+			s.audit.Line(ctx, event)
+		}
+		if n < pruneBatch {
+			return nil
+		}
+	}
+}
+
+// Audit is how the audit log stands: events that wait for the store, and those
+// that found the queue full.
+func (s *Server) Audit() (queued int, dropped uint64) { return s.audit.Queued(), s.audit.Dropped() }

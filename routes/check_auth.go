@@ -43,6 +43,9 @@ func (c *checker) authServer(a *AuthServer) {
 	atLeast(c, &r.TTL, "refresh_token: ttl", time.Minute)
 	within(c, &r.Idle, "refresh_token: idle", time.Minute, max(r.TTL, time.Minute))
 	within(c, r.Grace, "refresh_token: grace", 0, time.Minute)
+	if a.Audit.Retention != 0 || c.written(&a.Audit.Retention) {
+		atLeast(c, &a.Audit.Retention, "audit: retention", 24*time.Hour)
+	}
 	for _, scope := range slices.Sorted(maps.Keys(a.Scopes)) {
 		if !scopeToken(scope) {
 			c.report(keyPos(c, &a.Scopes, scope), "the scope %q holds a character that scopes may not have (RFC 6749, 3.3)", scope)

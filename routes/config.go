@@ -139,6 +139,12 @@ type AuthServer struct {
 	Users            []User            `yaml:"users"`
 	// Theme is a folder that changes how pages look, relative to the file.
 	Theme string `yaml:"theme"`
+	Audit Audit  `yaml:"audit"`
+}
+
+// Audit is how long the audit log of the authorization server is kept.
+type Audit struct {
+	Retention time.Duration `yaml:"retention"` // default: for ever
 }
 
 // RefreshToken bounds the life of refresh tokens.

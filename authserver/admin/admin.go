@@ -31,12 +31,15 @@ import (
 
 // Revoker logs revocations.
 type Revoker interface {
-	Revoke(ctx context.Context, level oauth.Level, id string) (oauth.Revocation, error)
+	Revoke(ctx context.Context, level oauth.Level, id string, events ...store.AuditEvent) (oauth.Revocation, error)
 }
 
-// Rotator makes a new signing key.
+// Rotator changes the signing keys.
 type Rotator interface {
-	RotateNow(ctx context.Context) error
+	// RotateNow begins a rotation; store.ErrExists while one is under way.
+	RotateNow(ctx context.Context, events ...store.AuditEvent) error
+	// Retire takes a key out of use at once; store.ErrNotFound.
+	Retire(ctx context.Context, kid string, events ...store.AuditEvent) error
 }
 
 // Config is what an API needs.
@@ -81,6 +84,7 @@ func New(c Config) http.Handler {
 		"DELETE /api/v1/grants/{grant}":                    a.revokeGrant,
 		"GET /api/v1/keys":                                 a.listKeys,
 		"POST /api/v1/keys/rotate":                         a.rotateKeys,
+		"POST /api/v1/keys/{kid}/retire":                   a.retireKey,
 		"GET /api/v1/revocations":                          a.listRevocations,
 		"POST /api/v1/revocations":                         a.revoke,
 		"GET /api/v1/audit":                                a.listAudit,
@@ -186,10 +190,10 @@ func decode(r *http.Request, into any) error {
 	return nil
 }
 
-// audited writes the event of a change that was made.
-func (a *api) audited(r *http.Request, e store.AuditEvent) error {
+// audited makes a change, which stores the event that it is given with it.
+func (a *api) audited(r *http.Request, e store.AuditEvent, change func(store.AuditEvent) error) error {
 	e.Outcome, e.Actor, e.IP = audit.Success, actor(r.Context()), web.ClientAddress(r)
-	return a.Audit.Write(r.Context(), e)
+	return a.Audit.With(r.Context(), e, change)
 }
 
 // number reads a number of the query.

@@ -108,11 +108,11 @@ func (a *api) addClient(w http.ResponseWriter, r *http.Request) error {
 	if err := clients.Validate(c, a.Scopes.Known); err != nil {
 		return refuse(http.StatusBadRequest, "%v", err)
 	}
-	if err := a.Store.AddClient(r.Context(), c); err != nil {
+	err := a.audited(r, store.AuditEvent{Action: audit.ClientAdded, Client: c.ID}, func(e store.AuditEvent) error {
+		return a.Store.AddClient(r.Context(), c, e)
+	})
+	if err != nil {
 		return fromStore(err, "client")
-	}
-	if err := a.audited(r, store.AuditEvent{Action: audit.ClientAdded, Client: c.ID}); err != nil {
-		return err
 	}
 	shown := showClient(&clients.Client{Client: c})
 	shown.Secret = secret
@@ -136,16 +136,16 @@ func (a *api) updateClient(w http.ResponseWriter, r *http.Request) error {
 	if err := clients.Validate(c, a.Scopes.Known); err != nil {
 		return refuse(http.StatusBadRequest, "%v", err)
 	}
-	if err := a.Store.UpdateClient(r.Context(), c); err != nil {
+	err = a.audited(r, store.AuditEvent{Action: audit.ClientUpdated, Client: c.ID}, func(e store.AuditEvent) error {
+		return a.Store.UpdateClient(r.Context(), c, e)
+	})
+	if err != nil {
 		return fromStore(err, "client")
 	}
 	if c.Disabled && !old.Disabled {
-		if _, err := a.Revoker.Revoke(r.Context(), oauth.LevelClient, c.ID); err != nil {
+		if _, err := a.revokeAudited(r, oauth.LevelClient, c.ID); err != nil {
 			return err
 		}
-	}
-	if err := a.audited(r, store.AuditEvent{Action: audit.ClientUpdated, Client: c.ID}); err != nil {
-		return err
 	}
 	web.WriteJSON(w, http.StatusOK, showClient(&clients.Client{Client: c}))
 	return nil
@@ -162,14 +162,14 @@ func (a *api) removeClient(w http.ResponseWriter, r *http.Request) error {
 	if err := a.Store.UpdateClient(r.Context(), c); err != nil {
 		return fromStore(err, "client")
 	}
-	if _, err := a.Revoker.Revoke(r.Context(), oauth.LevelClient, c.ID); err != nil {
+	if _, err := a.revokeAudited(r, oauth.LevelClient, c.ID); err != nil {
 		return err
 	}
-	if err := a.Store.RemoveClient(r.Context(), c.ID); err != nil {
+	err = a.audited(r, store.AuditEvent{Action: audit.ClientRemoved, Client: c.ID}, func(e store.AuditEvent) error {
+		return a.Store.RemoveClient(r.Context(), c.ID, e)
+	})
+	if err != nil {
 		return fromStore(err, "client")
-	}
-	if err := a.audited(r, store.AuditEvent{Action: audit.ClientRemoved, Client: c.ID}); err != nil {
-		return err
 	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil
@@ -199,11 +199,11 @@ func (a *api) rotateSecret(w http.ResponseWriter, r *http.Request) error {
 		hashes = append(hashes, c.SecretHashes[0])
 	}
 	c.SecretHashes = slices.Clip(hashes)
-	if err := a.Store.UpdateClient(r.Context(), c); err != nil {
+	err = a.audited(r, store.AuditEvent{Action: audit.ClientSecret, Client: c.ID}, func(e store.AuditEvent) error {
+		return a.Store.UpdateClient(r.Context(), c, e)
+	})
+	if err != nil {
 		return fromStore(err, "client")
-	}
-	if err := a.audited(r, store.AuditEvent{Action: audit.ClientSecret, Client: c.ID}); err != nil {
-		return err
 	}
 	web.WriteJSON(w, http.StatusOK, map[string]string{"id": c.ID, "secret": secret})
 	return nil

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -28,7 +29,7 @@ func showRevocation(r oauth.Revocation) revocationView {
 
 // revoked logs a revocation and answers with it.
 func (a *api) revoked(w http.ResponseWriter, r *http.Request, level oauth.Level, id string) error {
-	entry, err := a.Revoker.Revoke(r.Context(), level, id)
+	entry, err := a.revokeAudited(r, level, id)
 	var refusal *oauth.Error
 	if errors.As(err, &refusal) {
 		return refuse(http.StatusBadRequest, "%s", refusal.Description)
@@ -36,6 +37,12 @@ func (a *api) revoked(w http.ResponseWriter, r *http.Request, level oauth.Level,
 	if err != nil {
 		return err
 	}
+	web.WriteJSON(w, http.StatusOK, showRevocation(entry))
+	return nil
+}
+
+// revokeAudited logs a revocation together with its event.
+func (a *api) revokeAudited(r *http.Request, level oauth.Level, id string) (entry oauth.Revocation, err error) {
 	e := store.AuditEvent{Action: audit.Revoked, Reason: string(level)}
 	switch level {
 	case oauth.LevelClient:
@@ -48,11 +55,11 @@ func (a *api) revoked(w http.ResponseWriter, r *http.Request, level oauth.Level,
 		e.Grant = id
 	case oauth.LevelIssuer, oauth.LevelToken:
 	}
-	if err := a.audited(r, e); err != nil {
+	err = a.audited(r, e, func(e store.AuditEvent) error {
+		entry, err = a.Revoker.Revoke(r.Context(), level, id, e)
 		return err
-	}
-	web.WriteJSON(w, http.StatusOK, showRevocation(entry))
-	return nil
+	})
+	return entry, err
 }
 
 func (a *api) revoke(w http.ResponseWriter, r *http.Request) error {
@@ -124,10 +131,13 @@ func (a *api) listKeys(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (a *api) rotateKeys(w http.ResponseWriter, r *http.Request) error {
-	if err := a.Keys.RotateNow(r.Context()); err != nil {
-		return err
+	err := a.audited(r, store.AuditEvent{Action: audit.KeysRotated}, func(e store.AuditEvent) error {
+		return a.Keys.RotateNow(r.Context(), e)
+	})
+	if errors.Is(err, store.ErrExists) {
+		return refuse(http.StatusConflict, "a rotation is under way: its new keys are published and sign soon")
 	}
-	if err := a.audited(r, store.AuditEvent{Action: audit.KeysRotated}); err != nil {
+	if err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusNoContent)
@@ -135,15 +145,16 @@ func (a *api) rotateKeys(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (a *api) listAudit(w http.ResponseWriter, r *http.Request) error {
-	after, err := number(r, "after", 0, 1<<62)
+	q, err := auditQuery(r)
 	if err != nil {
 		return err
 	}
-	limit, err := number(r, "limit", 100, 1000)
+	// Before the events, so that they hold it.
+	base, head, err := a.Store.AuditChain(r.Context())
 	if err != nil {
 		return err
 	}
-	events, err := a.Store.AuditSince(r.Context(), after, int(limit))
+	events, err := a.Store.Audit(r.Context(), q)
 	if err != nil {
 		return err
 	}
@@ -159,12 +170,58 @@ func (a *api) listAudit(w http.ResponseWriter, r *http.Request) error {
 		Session string     `json:"session,omitempty"`
 		IP      string     `json:"ip,omitempty"`
 		Reason  string     `json:"reason,omitempty"`
+		Hash    string     `json:"hash,omitempty"`
 	}
 	views := make([]view, 0, len(events))
 	for _, e := range events {
-		views = append(views, view{e.Seq, stamp(e.Time), e.Action, e.Outcome, e.Actor, e.Client, e.Subject,
-			e.Grant, e.Session, e.IP, e.Reason})
+		v := view{e.Seq, stamp(e.Time), e.Action, e.Outcome, e.Actor, e.Client, e.Subject,
+			e.Grant, e.Session, e.IP, e.Reason, ""}
+		if e.Hash != (store.Digest{}) {
+			v.Hash = hex.EncodeToString(e.Hash[:])
+		}
+		views = append(views, v)
 	}
-	web.WriteJSON(w, http.StatusOK, map[string]any{"events": views})
+	web.WriteJSON(w, http.StatusOK, map[string]any{"events": views, "base": base.String(), "head": head.String()})
+	return nil
+}
+
+// auditQuery reads which events are asked for.
+func auditQuery(r *http.Request) (q store.AuditQuery, err error) {
+	if q.After, err = number(r, "after", 0, 1<<62); err != nil {
+		return q, err
+	}
+	limit, err := number(r, "limit", 100, 1000)
+	if err != nil {
+		return q, err
+	}
+	v := r.URL.Query()
+	q.Limit, q.Action, q.Client, q.Subject, q.Grant = int(limit), v.Get("action"), v.Get("client"), v.Get("subject"), v.Get("grant")
+	switch v.Get("order") {
+	case "", "oldest":
+	case "newest":
+		q.Newest = true
+	default:
+		return q, refuse(http.StatusBadRequest, "order must be oldest or newest")
+	}
+	for name, to := range map[string]*time.Time{"from": &q.From, "until": &q.Until} {
+		if raw := v.Get(name); raw != "" {
+			if *to, err = time.Parse(time.RFC3339Nano, raw); err != nil {
+				return q, refuse(http.StatusBadRequest, "%s must be a time such as 2026-01-02T15:04:05Z", name)
+			}
+		}
+	}
+	return q, nil
+}
+
+// retireKey takes a key out of use at once, because others may have it.
+func (a *api) retireKey(w http.ResponseWriter, r *http.Request) error {
+	event := store.AuditEvent{Action: audit.KeyRetired, Reason: r.PathValue("kid")}
+	err := a.audited(r, event, func(e store.AuditEvent) error {
+		return a.Keys.Retire(r.Context(), r.PathValue("kid"), e)
+	})
+	if err != nil {
+		return fromStore(err, "key")
+	}
+	w.WriteHeader(http.StatusNoContent)
 	return nil
 }

@@ -73,15 +73,17 @@ func (a *api) addUser(w http.ResponseWriter, r *http.Request) error {
 	if err := decode(r, &v); err != nil {
 		return err
 	}
-	u, err := a.Users.Add(r.Context(), store.User{Name: v.Name, Email: v.Email, DisplayName: v.DisplayName}, v.Password)
+	u, err := a.Users.New(r.Context(), store.User{Name: v.Name, Email: v.Email, DisplayName: v.DisplayName}, v.Password)
+	if err == nil {
+		err = a.audited(r, store.AuditEvent{Action: audit.UserAdded, Subject: u.Subject}, func(e store.AuditEvent) error {
+			return a.Store.AddUser(r.Context(), u, e)
+		})
+	}
 	switch {
 	case errors.Is(err, users.ErrPassword), errors.Is(err, users.ErrName):
 		return refuse(http.StatusBadRequest, "%v", err)
 	case err != nil:
 		return fromStore(err, "user")
-	}
-	if err := a.audited(r, store.AuditEvent{Action: audit.UserAdded, Subject: u.Subject}); err != nil {
-		return err
 	}
 	web.WriteJSON(w, http.StatusCreated, showUser(u))
 	return nil
@@ -120,16 +122,16 @@ func (a *api) updateUser(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 	}
-	if err := a.Store.UpdateUser(r.Context(), u); err != nil {
+	err = a.audited(r, store.AuditEvent{Action: audit.UserUpdated, Subject: u.Subject}, func(e store.AuditEvent) error {
+		return a.Store.UpdateUser(r.Context(), u, e)
+	})
+	if err != nil {
 		return fromStore(err, "user")
 	}
 	if end {
-		if _, err := a.Revoker.Revoke(r.Context(), oauth.LevelSubject, u.Subject); err != nil {
+		if _, err := a.revokeAudited(r, oauth.LevelSubject, u.Subject); err != nil {
 			return err
 		}
-	}
-	if err := a.audited(r, store.AuditEvent{Action: audit.UserUpdated, Subject: u.Subject}); err != nil {
-		return err
 	}
 	web.WriteJSON(w, http.StatusOK, showUser(u))
 	return nil
@@ -146,14 +148,14 @@ func (a *api) removeUser(w http.ResponseWriter, r *http.Request) error {
 	if err := a.Store.UpdateUser(r.Context(), u); err != nil {
 		return fromStore(err, "user")
 	}
-	if _, err := a.Revoker.Revoke(r.Context(), oauth.LevelSubject, u.Subject); err != nil {
+	if _, err := a.revokeAudited(r, oauth.LevelSubject, u.Subject); err != nil {
 		return err
 	}
-	if err := a.Store.RemoveUser(r.Context(), u.Subject); err != nil {
+	err = a.audited(r, store.AuditEvent{Action: audit.UserRemoved, Subject: u.Subject}, func(e store.AuditEvent) error {
+		return a.Store.RemoveUser(r.Context(), u.Subject, e)
+	})
+	if err != nil {
 		return fromStore(err, "user")
-	}
-	if err := a.audited(r, store.AuditEvent{Action: audit.UserRemoved, Subject: u.Subject}); err != nil {
-		return err
 	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil
@@ -217,7 +219,10 @@ func (a *api) listGrants(w http.ResponseWriter, r *http.Request) error {
 // client refreshes in the user's name.
 func (a *api) withdrawConsent(w http.ResponseWriter, r *http.Request) error {
 	subject, client := r.PathValue("subject"), r.PathValue("client")
-	err := a.Store.RemoveConsent(r.Context(), subject, client)
+	event := store.AuditEvent{Action: audit.ConsentRemoved, Subject: subject, Client: client}
+	err := a.audited(r, event, func(e store.AuditEvent) error {
+		return a.Store.RemoveConsent(r.Context(), subject, client, e)
+	})
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return err
 	}
@@ -229,12 +234,9 @@ func (a *api) withdrawConsent(w http.ResponseWriter, r *http.Request) error {
 		if f.ClientID != client {
 			continue
 		}
-		if _, err := a.Revoker.Revoke(r.Context(), oauth.LevelGrant, f.Grant); err != nil {
+		if _, err := a.revokeAudited(r, oauth.LevelGrant, f.Grant); err != nil {
 			return err
 		}
-	}
-	if err := a.audited(r, store.AuditEvent{Action: audit.ConsentRemoved, Subject: subject, Client: client}); err != nil {
-		return err
 	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil

@@ -1,11 +1,15 @@
 // Package audit writes down what the authorization server did: each event as
 // one structured log line and as one row of the append-only audit log.
 //
-// It owns the names of events and the batching. What an event says is the
-// caller's, who never puts a secret, a token or a password into it: there is
-// no field for one.
+// It owns the names of events, the batching, and the proof that nothing of an
+// exported log was changed (Verify). What an event says is the caller's, who
+// never puts a secret, a token or a password into it: there is no field for
+// one. How the chain is stored is the store's.
 //
-//	err := log.Write(ctx, store.AuditEvent{Action: audit.Logout, Actor: audit.User(s.Subject), …})
+//	err := log.With(ctx, store.AuditEvent{Action: audit.ClientAdded, …}, func(e store.AuditEvent) error {
+//		return clients.AddClient(ctx, c, e) // one transaction
+//	})
+//	log.Queue(ctx, store.AuditEvent{Action: audit.TokenIssued, …}) // never waits
 package audit
 
 import (
@@ -13,8 +17,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/gatehouse/gatehouse/authserver/store"
 )
@@ -47,7 +54,13 @@ const (
 	UserUpdated    = "user.updated"
 	UserRemoved    = "user.removed"
 	KeysRotated    = "keys.rotated"
+	KeyRetired     = "key.retired"
 	Revoked        = "revocation.added"
+	// Dropped stands in for queued events that found the queue full; Reason
+	// says how many. Each of them is in the process log.
+	Dropped = "audit.dropped"
+	// Pruned says that old events were deleted; Reason is the link up to which.
+	Pruned = "audit.pruned"
 )
 
 // Outcomes.
@@ -67,8 +80,12 @@ func User(subject string) string {
 	return "user:" + subject
 }
 
-// Unknown is an actor that did not prove who it is.
-const Unknown = "unknown"
+// Unknown is an actor that did not prove who it is; System is the server, of
+// its own accord.
+const (
+	Unknown = "unknown"
+	System  = "system"
+)
 
 const (
 	flushAfter = 500 * time.Millisecond
@@ -77,62 +94,126 @@ const (
 	flushLimit = 5 * time.Second
 )
 
+// Appender is the store as a Log needs it.
+type Appender interface {
+	AppendAudit(ctx context.Context, events []store.AuditEvent) error
+}
+
 // Log is safe for concurrent use.
 type Log struct {
-	store  store.Audits
+	store  Appender
 	logger *slog.Logger
 	now    func() time.Time
 
 	mu    sync.Mutex
 	queue []store.AuditEvent
-	full  chan struct{} // has a value when a batch is ready
+	// lost counts drops that no event tells of yet; dropped all of them.
+	lost, dropped uint64
+	full          chan struct{} // has a value when a batch is ready
 }
 
 // New returns a log that writes its lines to logger.
-func New(s store.Audits, logger *slog.Logger, now func() time.Time) *Log {
+func New(s Appender, logger *slog.Logger, now func() time.Time) *Log {
 	return &Log{store: s, logger: logger, now: now, full: make(chan struct{}, 1)}
 }
 
-// Write logs and stores an event before it returns. An error means that the
-// event is not in the store: what it stands for must not be reported as done.
-func (l *Log) Write(ctx context.Context, e store.AuditEvent) error {
-	l.line(ctx, &e)
-	if err := l.store.AppendAudit(ctx, []store.AuditEvent{e}); err != nil {
-		return fmt.Errorf("write the audit log: %w", err)
+// Stamp returns the event as it will be stored: with the time where it has
+// none, and with every field fit for every database. Client identifiers in
+// refused requests are whatever somebody sent.
+func (l *Log) Stamp(e store.AuditEvent) store.AuditEvent {
+	if e.Time.IsZero() {
+		e.Time = l.now()
 	}
+	for _, field := range []*string{&e.Action, &e.Outcome, &e.Actor, &e.Client, &e.Subject, &e.Grant, &e.Session, &e.IP, &e.Reason} {
+		*field = clean(*field)
+	}
+	return e
+}
+
+// maxField bounds a field of an event.
+const maxField = 512
+
+func clean(s string) string {
+	if len(s) > maxField {
+		s = s[:maxField]
+	}
+	fit := func(r rune) bool { return r >= ' ' && r != 0x7f && r != utf8.RuneError }
+	if strings.IndexFunc(s, func(r rune) bool { return !fit(r) }) < 0 {
+		return s
+	}
+	return strings.Map(func(r rune) rune {
+		if !fit(r) {
+			return '?'
+		}
+		return r
+	}, s)
+}
+
+// With does something that stores the event it is given in the transaction of
+// its change, and logs the line when that is committed.
+func (l *Log) With(ctx context.Context, e store.AuditEvent, do func(store.AuditEvent) error) error {
+	e = l.Stamp(e)
+	if err := do(e); err != nil {
+		return err
+	}
+	l.Line(ctx, e)
 	return nil
 }
 
-// Queue logs an event now and stores it within a second, together with others.
-// Only when the queue is full does it wait for the store like Write.
-func (l *Log) Queue(ctx context.Context, e store.AuditEvent) error {
-	l.line(ctx, &e)
-	l.mu.Lock()
-	if len(l.queue) >= queueSize {
-		l.mu.Unlock()
+// Write stores an event that belongs to no other change, and logs its line. An
+// error means that the event is not in the store: what it stands for must not
+// be reported as done.
+func (l *Log) Write(ctx context.Context, e store.AuditEvent) error {
+	return l.With(ctx, e, func(e store.AuditEvent) error {
 		if err := l.store.AppendAudit(ctx, []store.AuditEvent{e}); err != nil {
 			return fmt.Errorf("write the audit log: %w", err)
 		}
 		return nil
+	})
+}
+
+// Queue logs an event now and stores it within a second, together with others.
+// It never waits: an event that finds the queue full has its line only, and is
+// counted.
+func (l *Log) Queue(ctx context.Context, e store.AuditEvent) {
+	e = l.Stamp(e)
+	l.Line(ctx, e)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.queue) >= queueSize {
+		l.lost++
+		l.dropped++
+		return
 	}
 	l.queue = append(l.queue, e)
-	ready := len(l.queue) >= batchSize
-	l.mu.Unlock()
-	if ready {
+	if len(l.queue) >= batchSize {
 		select {
 		case l.full <- struct{}{}:
 		default:
 		}
 	}
-	return nil
 }
 
-// line stamps the event and writes it as one line.
-func (l *Log) line(ctx context.Context, e *store.AuditEvent) {
-	if e.Time.IsZero() {
-		e.Time = l.now()
-	}
-	if !l.logger.Enabled(ctx, slog.LevelInfo) {
+// Dropped is how many events found the queue full.
+func (l *Log) Dropped() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.dropped
+}
+
+// Queued is how many events wait for the store.
+func (l *Log) Queued() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.queue)
+}
+
+// Line writes the line of a stamped event that was stored.
+func (l *Log) Line(ctx context.Context, e store.AuditEvent) { Line(ctx, l.logger, e) }
+
+// Line writes the line of an event to logger.
+func Line(ctx context.Context, logger *slog.Logger, e store.AuditEvent) {
+	if !logger.Enabled(ctx, slog.LevelInfo) {
 		return
 	}
 	attrs := make([]slog.Attr, 0, 10)
@@ -150,7 +231,7 @@ func (l *Log) line(ctx context.Context, e *store.AuditEvent) {
 	add("session", e.Session)
 	add("ip", e.IP)
 	add("reason", e.Reason)
-	l.logger.LogAttrs(ctx, slog.LevelInfo, "audit", attrs...)
+	logger.LogAttrs(ctx, slog.LevelInfo, "audit", attrs...)
 }
 
 // Run stores queued events until ctx ends, and then the rest.
@@ -179,6 +260,12 @@ func (l *Log) Run(ctx context.Context) error {
 func (l *Log) Flush(ctx context.Context) error {
 	for {
 		l.mu.Lock()
+		if l.lost > 0 && len(l.queue) < queueSize {
+			l.queue = append(l.queue, l.Stamp(store.AuditEvent{
+				Action: Dropped, Outcome: Failure, Actor: System, Reason: strconv.FormatUint(l.lost, 10),
+			}))
+			l.lost = 0
+		}
 		batch := l.queue[:min(len(l.queue), batchSize)]
 		l.mu.Unlock()
 		if len(batch) == 0 {

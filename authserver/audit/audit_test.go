@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -32,8 +33,6 @@ func (r *rows) AppendAudit(_ context.Context, events []store.AuditEvent) error {
 	return r.err
 }
 
-func (r *rows) AuditSince(context.Context, int64, int) ([]store.AuditEvent, error) { return nil, nil }
-
 func (r *rows) fail(err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -54,9 +53,7 @@ func TestQueuedEventsAreStoredWithinASecondTogetherAndInOrder(t *testing.T) {
 		done := make(chan error)
 		go func() { done <- l.Run(ctx) }()
 		for i := range 100 {
-			if err := l.Queue(ctx, store.AuditEvent{Reason: strconv.Itoa(i)}); err != nil {
-				t.Fatal(err)
-			}
+			l.Queue(ctx, store.AuditEvent{Reason: strconv.Itoa(i)})
 		}
 		time.Sleep(time.Second)
 		if n, calls := r.state(); n != 100 || calls != 1 {
@@ -64,12 +61,12 @@ func TestQueuedEventsAreStoredWithinASecondTogetherAndInOrder(t *testing.T) {
 		}
 		r.fail(errors.New("away"))
 		for i := range 50 {
-			_ = l.Queue(ctx, store.AuditEvent{Reason: strconv.Itoa(100 + i)})
+			l.Queue(ctx, store.AuditEvent{Reason: strconv.Itoa(100 + i)})
 		}
 		time.Sleep(2 * time.Second)
 		r.fail(nil)
 		time.Sleep(time.Second)
-		_ = l.Queue(ctx, store.AuditEvent{Reason: "150"})
+		l.Queue(ctx, store.AuditEvent{Reason: "150"})
 		cancel()
 		if err := <-done; err != nil {
 			t.Error(err)
@@ -85,28 +82,17 @@ func TestQueuedEventsAreStoredWithinASecondTogetherAndInOrder(t *testing.T) {
 	})
 }
 
-func TestFullQueueWritesAtOnceOrFails(t *testing.T) {
+func TestFullQueueDropsAndSaysSo(t *testing.T) {
 	r := &rows{}
 	l := New(r, slog.New(slog.DiscardHandler), time.Now)
-	for range queueSize {
-		if err := l.Queue(t.Context(), store.AuditEvent{}); err != nil {
-			t.Fatal(err)
-		}
+	for range queueSize + 3 {
+		l.Queue(t.Context(), store.AuditEvent{Action: TokenIssued})
 	}
-	if n, _ := r.state(); n != 0 {
-		t.Fatalf("%d events were written early", n)
-	}
-	if err := l.Queue(t.Context(), store.AuditEvent{Reason: "over"}); err != nil {
-		t.Fatal(err)
-	}
-	if n, _ := r.state(); n != 1 {
-		t.Errorf("%d events written by a full queue", n)
+	if n, _ := r.state(); n != 0 || l.Queued() != queueSize || l.Dropped() != 3 {
+		t.Fatalf("%d stored, %d queued, %d dropped", n, l.Queued(), l.Dropped())
 	}
 	away := errors.New("away")
 	r.fail(away)
-	if err := l.Queue(t.Context(), store.AuditEvent{}); !errors.Is(err, away) {
-		t.Errorf("an event was lost in silence: %v", err)
-	}
 	if err := l.Write(t.Context(), store.AuditEvent{}); !errors.Is(err, away) {
 		t.Errorf("Write: %v", err)
 	}
@@ -115,6 +101,42 @@ func TestFullQueueWritesAtOnceOrFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	if n, _ := r.state(); n != queueSize+1 {
-		t.Errorf("%d events in the end", n)
+		t.Fatalf("%d events in the end", n)
+	}
+	if e := r.events[queueSize]; e.Action != Dropped || e.Reason != "3" || e.Actor != System {
+		t.Errorf("the gap is recorded as %+v", e)
+	}
+}
+
+func TestLineIsWrittenOnlyForWhatWasStored(t *testing.T) {
+	var lines strings.Builder
+	l := New(&rows{}, slog.New(slog.NewJSONHandler(&lines, nil)), time.Now)
+	refused := errors.New("refused")
+	if err := l.With(t.Context(), store.AuditEvent{Action: ClientAdded}, func(store.AuditEvent) error { return refused }); !errors.Is(err, refused) {
+		t.Error(err)
+	}
+	if lines.Len() > 0 {
+		t.Errorf("a line of a change that was not made: %s", &lines)
+	}
+	err := l.With(t.Context(), store.AuditEvent{Action: ClientAdded}, func(e store.AuditEvent) error {
+		if e.Time.IsZero() {
+			t.Error("no time")
+		}
+		return nil
+	})
+	if err != nil || !strings.Contains(lines.String(), ClientAdded) {
+		t.Errorf("%v: %s", err, &lines)
+	}
+}
+
+func TestFieldsFitEveryDatabase(t *testing.T) {
+	l := New(&rows{}, slog.New(slog.DiscardHandler), time.Now)
+	for given, want := range map[string]string{
+		"web": "web", "Müller": "Müller", "a\x00b\n": "a?b?", "\xff": "?", strings.Repeat("x", 600): strings.Repeat("x", 512),
+		strings.Repeat("x", 511) + "ü": strings.Repeat("x", 511) + "?",
+	} {
+		if have := l.Stamp(store.AuditEvent{Client: given}).Client; have != want {
+			t.Errorf("%q became %q, want %q", given, have, want)
+		}
 	}
 }

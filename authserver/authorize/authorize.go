@@ -250,11 +250,9 @@ func (e *Endpoint) issue(ctx context.Context, r *http.Request, q *request, s sto
 	if err != nil {
 		return "", oauth.Unavailable(fmt.Errorf("store the code: %w", err))
 	}
-	if err := e.Audit.Queue(ctx, store.AuditEvent{
+	e.Audit.Queue(ctx, store.AuditEvent{
 		Action: audit.CodeIssued, Outcome: audit.Success, Actor: audit.User(s.Subject), Client: q.client.ID,
 		Subject: s.Subject, Grant: grant, Session: s.ID, IP: web.ClientAddress(r),
-	}); err != nil {
-		return "", oauth.Unavailable(err)
-	}
+	})
 	return code, nil
 }

@@ -26,7 +26,7 @@ import (
 
 // Store remembers answers.
 type Store interface {
-	PutConsent(ctx context.Context, c store.Consent) error
+	PutConsent(ctx context.Context, c store.Consent, events ...store.AuditEvent) error
 }
 
 // Config is what an Endpoint needs.
@@ -130,20 +130,20 @@ func (e *Endpoint) submit(w http.ResponseWriter, r *http.Request) error {
 	}
 	switch form.Value("decision") {
 	case "allow":
-		if err := e.Store.PutConsent(r.Context(), store.Consent{
-			Subject: s.Subject, ClientID: i.ClientID, Scopes: i.Scopes, Granted: e.Now(),
-		}); err != nil {
-			return oauth.Unavailable(fmt.Errorf("remember the consent: %w", err))
-		}
+		given := store.Consent{Subject: s.Subject, ClientID: i.ClientID, Scopes: i.Scopes, Granted: e.Now()}
+		err = e.Audit.With(r.Context(), event, func(event store.AuditEvent) error {
+			return e.Store.PutConsent(r.Context(), given, event)
+		})
 		i.Consented = s.ID
 	case "deny":
 		event.Action = audit.ConsentDenied
+		err = e.Audit.Write(r.Context(), event)
 		i.Denied = true
 	default:
 		return oauth.Refuse(oauth.InvalidRequest, "")
 	}
-	if err := e.Audit.Write(r.Context(), event); err != nil {
-		return oauth.Unavailable(err)
+	if err != nil {
+		return oauth.Unavailable(fmt.Errorf("remember the decision: %w", err))
 	}
 	handle, err := e.Sessions.Seal(e.Sessions.Browser(r), i)
 	if err != nil {

@@ -114,11 +114,9 @@ func (e *Endpoint) Start(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return oauth.Unavailable(fmt.Errorf("store the device code: %w", err))
 	}
-	if err := e.Audit.Queue(ctx, store.AuditEvent{
+	e.Audit.Queue(ctx, store.AuditEvent{
 		Action: audit.DeviceStarted, Outcome: audit.Success, Actor: audit.Client(c.ID), Client: c.ID, IP: web.ClientAddress(r),
-	}); err != nil {
-		return oauth.Unavailable(err)
-	}
+	})
 	uri := e.Issuer + "/oauth/device"
 	web.WriteJSON(w, http.StatusOK, answer{
 		DeviceCode: code, UserCode: shown(userCode), URI: uri, Complete: uri + "?user_code=" + url.QueryEscape(shown(userCode)),

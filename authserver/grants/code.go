@@ -94,14 +94,14 @@ func validVerifier(v string) bool {
 // replayed revokes what the first redemption gave (RFC 9700, 4.5.3).
 func (e *Endpoint) replayed(ctx context.Context, q *request, c store.Code) error {
 	now := e.Now()
-	if err := e.Store.RevokeGrant(ctx, c.Grant, now, e.Tokens.Outlived(now)); err != nil {
-		return oauth.Unavailable(fmt.Errorf("revoke the grant of a replayed code: %w", err))
-	}
-	if err := e.Audit.Write(ctx, store.AuditEvent{
+	event := store.AuditEvent{
 		Action: audit.CodeReplayed, Outcome: audit.Failure, Actor: audit.Client(q.client.ID), Client: q.client.ID,
 		Subject: c.Subject, Grant: c.Grant, Session: c.Session, IP: q.ip,
+	}
+	if err := e.Audit.With(ctx, event, func(event store.AuditEvent) error {
+		return e.Store.RevokeGrant(ctx, c.Grant, now, e.Tokens.Outlived(now), event)
 	}); err != nil {
-		return oauth.Unavailable(err)
+		return oauth.Unavailable(fmt.Errorf("revoke the grant of a replayed code: %w", err))
 	}
 	return errCode
 }

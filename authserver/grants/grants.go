@@ -130,12 +130,10 @@ func (e *Endpoint) Serve(w http.ResponseWriter, r *http.Request) error {
 		return e.refused(r.Context(), q, client.ID, err)
 	}
 	// 4. The record.
-	if err := e.Audit.Queue(r.Context(), store.AuditEvent{
+	e.Audit.Queue(r.Context(), store.AuditEvent{
 		Action: ans.action, Outcome: audit.Success, Actor: audit.Client(client.ID), Client: client.ID,
 		Subject: ans.access.Subject, Grant: ans.access.Grant, Session: ans.access.Session, IP: q.ip,
-	}); err != nil {
-		return oauth.Unavailable(err)
-	}
+	})
 	e.Observer.TokenIssued(form.Value("grant_type"), q.method)
 	// 5. The answer.
 	web.WriteJSON(w, http.StatusOK, ans)
@@ -170,9 +168,10 @@ func (e *Endpoint) refused(ctx context.Context, q *request, client string, err e
 	if q.client != nil {
 		actor = audit.Client(client)
 	}
-	return errors.Join(err, e.Audit.Queue(ctx, store.AuditEvent{
+	e.Audit.Queue(ctx, store.AuditEvent{
 		Action: audit.TokenRefused, Outcome: audit.Failure, Actor: actor, Client: client, IP: q.ip, Reason: reason,
-	}))
+	})
+	return err
 }
 
 // mint makes the access token and the answer around it.

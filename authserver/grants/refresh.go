@@ -42,13 +42,17 @@ func (e *Endpoint) refresh(ctx context.Context, q *request) (*answer, error) {
 		return nil, err
 	}
 	successor, next := e.Tokens.Refresh(presented.Grant, presented.Generation+1)
+	reuse := e.Audit.Stamp(store.AuditEvent{
+		Action: audit.RefreshReuse, Outcome: audit.Failure, Actor: audit.Client(q.client.ID), Client: q.client.ID,
+		Subject: f.Subject, Grant: f.Grant, Session: f.Session, IP: q.ip,
+	})
 	f, _, err = e.Store.RotateRefresh(ctx, store.Rotation{
 		Grant: presented.Grant, ClientID: q.client.ID, Presented: presented.Hash(), Next: next,
 		Generation: presented.Generation, Now: now, IdleUntil: now.Add(e.RefreshIdle), Grace: e.Grace,
-		TokenLife: e.Tokens.TTL(),
+		TokenLife: e.Tokens.TTL(), OnReuse: []store.AuditEvent{reuse},
 	})
 	if err != nil {
-		return nil, e.notRotated(ctx, q, f, err)
+		return nil, e.notRotated(ctx, reuse, err)
 	}
 	if refusal != nil {
 		return nil, refusal
@@ -86,18 +90,13 @@ func (e *Endpoint) permitted(ctx context.Context, q *request, f store.Family) (g
 	return granted, audience, err
 }
 
-// notRotated turns the store's answer into the client's. Reuse is recorded on
-// the spot: it means that a token is in two hands.
-func (e *Endpoint) notRotated(ctx context.Context, q *request, f store.Family, err error) error {
+// notRotated turns the store's answer into the client's. Reuse means that a
+// token is in two hands.
+func (e *Endpoint) notRotated(ctx context.Context, reuse store.AuditEvent, err error) error {
 	switch {
 	case errors.Is(err, store.ErrReuse):
 		e.Observer.RefreshReuse()
-		if err := e.Audit.Write(ctx, store.AuditEvent{
-			Action: audit.RefreshReuse, Outcome: audit.Failure, Actor: audit.Client(q.client.ID), Client: q.client.ID,
-			Subject: f.Subject, Grant: f.Grant, Session: f.Session, IP: q.ip,
-		}); err != nil {
-			return oauth.Unavailable(err)
-		}
+		e.Audit.Line(ctx, reuse)
 		return errRefresh
 	case errors.Is(err, store.ErrMismatch), errors.Is(err, store.ErrExpired),
 		errors.Is(err, store.ErrUsed), errors.Is(err, store.ErrNotFound):

@@ -20,9 +20,11 @@ import (
 	"crypto"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
+	"github.com/gatehouse/gatehouse/authserver/audit"
 	"github.com/gatehouse/gatehouse/authserver/store"
 )
 
@@ -47,6 +49,9 @@ type Config struct {
 	// OnError is told when Run or Refresh cannot read or rotate the keys; the
 	// ring goes on with those that it has. It may be nil.
 	OnError func(error)
+	// OnChange is told of every change that the ring made of its own accord,
+	// when it is stored and in the audit log. It may be nil.
+	OnChange func(store.AuditEvent)
 }
 
 // Ring is the set of keys as this replica knows it. Its methods may be called
@@ -58,6 +63,7 @@ type Ring struct {
 	poll    time.Duration
 	now     func() time.Time
 	onError func(error)
+	changed func(store.AuditEvent)
 	refresh secret
 
 	view    atomic.Pointer[view]
@@ -76,7 +82,7 @@ func Open(ctx context.Context, s store.Keys, c Config) (*Ring, error) {
 	if err != nil {
 		return nil, fmt.Errorf("key ring: %w", err)
 	}
-	if err := r.load(ctx, false); err != nil {
+	if err := r.follow(ctx); err != nil {
 		return nil, fmt.Errorf("key ring: %w", err)
 	}
 	if r.refresh, err = openSecret(ctx, s, r.keks); err != nil {
@@ -115,11 +121,14 @@ func newRing(s store.Keys, c Config) (*Ring, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
+	if c.OnChange == nil {
+		c.OnChange = func(store.AuditEvent) {}
+	}
 	if c.OnError == nil {
 		c.OnError = func(error) {}
 	}
 	return &Ring{
-		store: s, keks: c.Keks, poll: c.Poll, now: c.Now, onError: c.OnError, loading: make(chan struct{}, 1),
+		store: s, keks: c.Keks, poll: c.Poll, now: c.Now, onError: c.OnError, changed: c.OnChange, loading: make(chan struct{}, 1),
 		policy: policy{algorithm: c.Algorithm, rotation: c.Rotation, publish: publish,
 			// Another replica may sign with a retired key until it reads the store.
 			overlap: c.TokenLife + time.Minute + c.Poll},
@@ -137,16 +146,61 @@ func (r *Ring) Run(ctx context.Context) error {
 			return ctx.Err()
 		case <-ticker.C:
 		}
-		if err := r.lockedLoad(ctx, false); err != nil && ctx.Err() == nil {
+		if err := r.locked(ctx, func() error { return r.follow(ctx) }); err != nil && ctx.Err() == nil {
 			r.onError(err)
 		}
 	}
 }
 
-// RotateNow begins a rotation of the keys of every use, unless one is under
-// way: successors are published at once and sign when everybody has had the
-// time to see them.
-func (r *Ring) RotateNow(ctx context.Context) error { return r.lockedLoad(ctx, true) }
+// RotateNow begins a rotation of the keys of every use: successors are
+// published at once and sign when everybody has had the time to see them. It
+// is store.ErrExists while all of them have successors already. events are
+// stored with the change.
+func (r *Ring) RotateNow(ctx context.Context, events ...store.AuditEvent) error {
+	return r.locked(ctx, func() error {
+		changed, err := r.load(ctx, func(p *planner) error { p.force = true; return nil }, events)
+		if err == nil && !changed {
+			return fmt.Errorf("rotation of keys: %w", store.ErrExists)
+		}
+		return err
+	})
+}
+
+// Retire takes a key out of use at once and for good, because others may have
+// it: nothing that it signed is valid any more. Where it was the active key its
+// successor signs immediately, which those who cache the key set see late.
+// It is store.ErrNotFound for an unknown key. events are stored with the change.
+func (r *Ring) Retire(ctx context.Context, kid string, events ...store.AuditEvent) error {
+	return r.locked(ctx, func() error {
+		_, err := r.load(ctx, func(p *planner) error {
+			for i, k := range p.have {
+				if k.ID == kid {
+					p.have = slices.Delete(slices.Clone(p.have), i, i+1)
+					p.changed = true
+					return nil
+				}
+			}
+			return fmt.Errorf("key: %w", store.ErrNotFound)
+		}, events)
+		return err
+	})
+}
+
+// planner is the input of plan that a caller of load may change.
+type planner struct {
+	have           []store.Key
+	force, changed bool
+}
+
+// follow reads the keys and makes the changes that are due.
+func (r *Ring) follow(ctx context.Context) error {
+	event := store.AuditEvent{Time: r.now(), Action: audit.KeysRotated, Outcome: audit.Success, Actor: audit.System}
+	changed, err := r.load(ctx, func(*planner) error { return nil }, []store.AuditEvent{event})
+	if changed && err == nil {
+		r.changed(event)
+	}
+	return err
+}
 
 // Refresh reads the store because kid is unknown: once for many callers, and
 // once a second at most. It returns when that is done or ctx ends.
@@ -163,29 +217,31 @@ func (r *Ring) Refresh(ctx context.Context, kid string) {
 	if since := r.now().Sub(r.loaded); since >= 0 && since < refreshEvery {
 		return
 	}
-	if err := r.load(ctx, false); err != nil && ctx.Err() == nil {
+	if err := r.follow(ctx); err != nil && ctx.Err() == nil {
 		r.onError(err)
 	}
 }
 
-func (r *Ring) lockedLoad(ctx context.Context, force bool) error {
+// locked runs f while nobody else loads.
+func (r *Ring) locked(ctx context.Context, f func() error) error {
 	select {
 	case r.loading <- struct{}{}:
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 	defer func() { <-r.loading }()
-	return r.load(ctx, force)
+	return f()
 }
 
-// load reads the keys, changes them in the store if that is due, and shows
-// them. One at a time.
-func (r *Ring) load(ctx context.Context, force bool) error {
+// load reads the keys, changes them in the store if that is due or adjust asks
+// for it, and shows them. One at a time. It reports whether this replica made
+// the change that events tell of.
+func (r *Ring) load(ctx context.Context, adjust func(*planner) error, events []store.AuditEvent) (changed bool, err error) {
 	now := r.now()
 	r.loaded = now
 	rows, err := r.store.Keys(ctx)
 	if err != nil {
-		return fmt.Errorf("read keys: %w", err)
+		return false, fmt.Errorf("read keys: %w", err)
 	}
 	// Keys are made before the transaction that excludes the other replicas,
 	// and are used in it if they are still wanted there.
@@ -195,27 +251,32 @@ func (r *Ring) load(ctx context.Context, force bool) error {
 		if err != nil {
 			return nil, err
 		}
-		want, changed, err := plan(resealed, now, r.policy, force, newKey())
-		if err != nil || !changed && !again {
+		p := planner{have: resealed}
+		if err := adjust(&p); err != nil {
+			return nil, err
+		}
+		want, due, err := plan(p.have, now, r.policy, p.force, newKey())
+		changed = err == nil && (due || again || p.changed)
+		if !changed {
 			return nil, err
 		}
 		return want, nil
 	}
 	want, err := changes(rows)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if want != nil {
-		if rows, err = r.store.RotateKeys(ctx, changes); err != nil {
-			return fmt.Errorf("rotate keys: %w", err)
+		if rows, err = r.store.RotateKeys(ctx, changes, events...); err != nil {
+			return false, fmt.Errorf("rotate keys: %w", err)
 		}
 	}
 	next, err := r.newView(rows, now)
 	if err != nil {
-		return err
+		return changed, err
 	}
 	r.view.Store(next)
-	return nil
+	return changed, nil
 }
 
 // keyMaker returns a function that returns functions for plan, each of which

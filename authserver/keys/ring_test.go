@@ -58,7 +58,7 @@ func open(t testing.TB, s store.Keys, c Config) *Ring {
 func poll(t *testing.T, rings ...*Ring) {
 	t.Helper()
 	for _, r := range rings {
-		if err := r.lockedLoad(t.Context(), false); err != nil {
+		if err := r.locked(t.Context(), func() error { return r.follow(t.Context()) }); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -201,8 +201,11 @@ func TestRotateNowBeginsOneRotation(t *testing.T) {
 	s := database(t)
 	r := open(t, s, Config{Keks: []Kek{newKek(t)}})
 	before := r.Generation()
-	for range 3 {
-		if err := r.RotateNow(t.Context()); err != nil {
+	if err := r.RotateNow(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := r.RotateNow(t.Context()); !errors.Is(err, store.ErrExists) {
 			t.Fatal(err)
 		}
 	}
@@ -212,6 +215,32 @@ func TestRotateNowBeginsOneRotation(t *testing.T) {
 	}
 	if r.Generation() != before+1 {
 		t.Errorf("generation went from %d to %d, want one step", before, r.Generation())
+	}
+}
+
+func TestRetiredKeyVerifiesNothingAndASuccessorSigns(t *testing.T) {
+	s := database(t)
+	r := open(t, s, Config{Keks: []Kek{newKek(t)}})
+	token := sign(t, r)
+	kid, err := verify(r, token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Retire(t.Context(), kid, store.AuditEvent{Time: time.Now(), Action: "key.retired"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := verify(r, token); err == nil {
+		t.Error("a token of a retired key verifies")
+	}
+	if next, err := verify(r, sign(t, r)); err != nil || next == kid {
+		t.Errorf("signs with %s, %v", next, err)
+	}
+	if err := r.Retire(t.Context(), kid); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("again: %v", err)
+	}
+	events, err := s.AuditSince(t.Context(), 0, 10)
+	if err != nil || len(events) != 2 || events[0].Action != "keys.rotated" || events[1].Action != "key.retired" {
+		t.Errorf("audit %+v, %v", events, err)
 	}
 }
 

@@ -30,7 +30,7 @@ type Observer interface {
 
 // Revoker ends sessions.
 type Revoker interface {
-	EndSession(ctx context.Context, id string) error
+	EndSession(ctx context.Context, id string, events ...store.AuditEvent) error
 }
 
 // Config is what an Endpoint needs.
@@ -182,13 +182,12 @@ func (e *Endpoint) begin(w http.ResponseWriter, r *http.Request, u store.User) (
 			return previous, oauth.Unavailable(fmt.Errorf("end the session before: %w", err))
 		}
 	}
-	s, cookie, err := e.Sessions.Start(ctx, r, previous, u.Subject, session.Password)
+	event := e.Audit.Stamp(e.event(r, audit.LoginSucceeded, audit.Success, u.Subject, "", ""))
+	s, cookie, err := e.Sessions.Start(ctx, r, previous, u.Subject, session.Password, &event)
 	if err != nil {
 		return s, oauth.Unavailable(fmt.Errorf("start a session: %w", err))
 	}
-	if err := e.Audit.Write(ctx, e.event(r, audit.LoginSucceeded, audit.Success, u.Subject, s.ID, "")); err != nil {
-		return s, oauth.Unavailable(err)
-	}
+	e.Audit.Line(ctx, event)
 	e.Sessions.Remember(w, cookie)
 	return s, nil
 }

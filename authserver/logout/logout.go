@@ -26,7 +26,7 @@ import (
 
 // Revoker ends sessions.
 type Revoker interface {
-	EndSession(ctx context.Context, id string) error
+	EndSession(ctx context.Context, id string, events ...store.AuditEvent) error
 }
 
 // Config is what an Endpoint needs.
@@ -158,14 +158,14 @@ func (e *Endpoint) ask(w http.ResponseWriter, r *http.Request, q request) error 
 }
 
 func (e *Endpoint) end(r *http.Request, s store.Session, q request) error {
-	if err := e.Revoker.EndSession(r.Context(), s.ID); err != nil {
-		return oauth.Unavailable(fmt.Errorf("end the session: %w", err))
-	}
-	if err := e.Audit.Write(r.Context(), store.AuditEvent{
+	event := store.AuditEvent{
 		Action: audit.Logout, Outcome: audit.Success, Actor: audit.User(s.Subject), Client: q.hint.ClientID,
 		Subject: s.Subject, Session: s.ID, IP: web.ClientAddress(r),
+	}
+	if err := e.Audit.With(r.Context(), event, func(event store.AuditEvent) error {
+		return e.Revoker.EndSession(r.Context(), s.ID, event)
 	}); err != nil {
-		return oauth.Unavailable(err)
+		return oauth.Unavailable(fmt.Errorf("end the session: %w", err))
 	}
 	return nil
 }

@@ -31,8 +31,8 @@ func New(s store.Revocations, issuer *tokens.Issuer, gate *tokens.Gate, now func
 }
 
 // Revoke logs that everything of this level and id that was issued up to now
-// is revoked. When it returns nil the entry is committed.
-func (r *Revoker) Revoke(ctx context.Context, level oauth.Level, id string) (oauth.Revocation, error) {
+// is revoked. When it returns nil the entry is committed, and events with it.
+func (r *Revoker) Revoke(ctx context.Context, level oauth.Level, id string, events ...store.AuditEvent) (oauth.Revocation, error) {
 	now := r.now()
 	entry := oauth.Revocation{Level: level, ID: id, Expires: r.tokens.Outlived(now)}
 	switch level {
@@ -45,7 +45,7 @@ func (r *Revoker) Revoke(ctx context.Context, level oauth.Level, id string) (oau
 	default:
 		return entry, oauth.Refuse(oauth.InvalidRequest, "there is no such revocation level")
 	}
-	entry, err := r.store.Revoke(ctx, entry, now)
+	entry, err := r.store.Revoke(ctx, entry, now, events...)
 	if err != nil {
 		return entry, fmt.Errorf("revoke %s: %w", level, err)
 	}
@@ -53,7 +53,7 @@ func (r *Revoker) Revoke(ctx context.Context, level oauth.Level, id string) (oau
 }
 
 // EndSession ends a login session and what was granted in it.
-func (r *Revoker) EndSession(ctx context.Context, id string) error {
-	_, err := r.Revoke(ctx, oauth.LevelSession, id)
+func (r *Revoker) EndSession(ctx context.Context, id string, events ...store.AuditEvent) error {
+	_, err := r.Revoke(ctx, oauth.LevelSession, id, events...)
 	return err
 }

@@ -25,12 +25,12 @@ import (
 // Store is the state that the endpoint needs.
 type Store interface {
 	Family(ctx context.Context, grant string) (store.Family, error)
-	RevokeGrant(ctx context.Context, grant string, now, expires time.Time) error
+	RevokeGrant(ctx context.Context, grant string, now, expires time.Time, events ...store.AuditEvent) error
 }
 
 // Revoker logs revocations.
 type Revoker interface {
-	Revoke(ctx context.Context, level oauth.Level, id string) (oauth.Revocation, error)
+	Revoke(ctx context.Context, level oauth.Level, id string, events ...store.AuditEvent) (oauth.Revocation, error)
 }
 
 // Config is what an Endpoint needs.
@@ -68,51 +68,50 @@ func (e *Endpoint) Serve(w http.ResponseWriter, r *http.Request) error {
 		Action: audit.TokenRevoked, Outcome: audit.Success, Actor: audit.Client(c.ID), Client: c.ID,
 		IP: web.ClientAddress(r),
 	}
-	done := false
 	if refresh, ok := tokens.ParseRefresh(token); ok {
-		done, err = e.refresh(r.Context(), c, refresh, &event)
+		err = e.refresh(r.Context(), c, refresh, event)
 	} else {
-		done, err = e.access(r.Context(), c, token, &event)
+		err = e.access(r.Context(), c, token, event)
 	}
 	if err != nil {
 		return err
-	}
-	if done {
-		if err := e.Audit.Write(r.Context(), event); err != nil {
-			return oauth.Unavailable(err)
-		}
 	}
 	w.WriteHeader(http.StatusOK)
 	return nil
 }
 
-func (e *Endpoint) refresh(ctx context.Context, c *clients.Client, t tokens.Refresh, event *store.AuditEvent) (bool, error) {
+func (e *Endpoint) refresh(ctx context.Context, c *clients.Client, t tokens.Refresh, event store.AuditEvent) error {
 	if !e.Tokens.Genuine(t) {
-		return false, nil
+		return nil
 	}
 	f, err := e.Store.Family(ctx, t.Grant)
 	if errors.Is(err, store.ErrNotFound) || err == nil && f.ClientID != c.ID {
-		return false, nil
+		return nil
 	}
 	if err != nil {
-		return false, oauth.Unavailable(fmt.Errorf("look up the grant: %w", err))
+		return oauth.Unavailable(fmt.Errorf("look up the grant: %w", err))
 	}
 	now := e.Now()
-	if err := e.Store.RevokeGrant(ctx, f.Grant, now, e.Tokens.Outlived(now)); err != nil {
-		return false, oauth.Unavailable(fmt.Errorf("revoke the grant: %w", err))
-	}
 	event.Subject, event.Grant, event.Session = f.Subject, f.Grant, f.Session
-	return true, nil
+	if err := e.Audit.With(ctx, event, func(event store.AuditEvent) error {
+		return e.Store.RevokeGrant(ctx, f.Grant, now, e.Tokens.Outlived(now), event)
+	}); err != nil {
+		return oauth.Unavailable(fmt.Errorf("revoke the grant: %w", err))
+	}
+	return nil
 }
 
-func (e *Endpoint) access(ctx context.Context, c *clients.Client, token string, event *store.AuditEvent) (bool, error) {
+func (e *Endpoint) access(ctx context.Context, c *clients.Client, token string, event store.AuditEvent) error {
 	t, err := e.Tokens.ParseAccess(token)
 	if err != nil || t.ClientID != c.ID {
-		return false, nil
-	}
-	if _, err := e.Revoker.Revoke(ctx, oauth.LevelToken, t.ID); err != nil {
-		return false, oauth.Unavailable(err)
+		return nil
 	}
 	event.Subject, event.Grant, event.Session = t.Subject, t.Grant, t.Session
-	return true, nil
+	if err := e.Audit.With(ctx, event, func(event store.AuditEvent) error {
+		_, err := e.Revoker.Revoke(ctx, oauth.LevelToken, t.ID, event)
+		return err
+	}); err != nil {
+		return oauth.Unavailable(err)
+	}
+	return nil
 }

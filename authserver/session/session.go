@@ -106,8 +106,9 @@ func (m *Manager) Current(ctx context.Context, r *http.Request) (store.Session, 
 // Start begins a session under a new cookie, whatever cookie the browser had
 // (session fixation), and returns the cookie's value for Remember. previous is the browser's session before: where it is
 // the same subject's it goes on with its id, so that a second sign-in does not
-// end what the first one gave. Ending another subject's is the caller's.
-func (m *Manager) Start(ctx context.Context, r *http.Request, previous store.Session, subject, acr string) (s store.Session, cookie string, err error) {
+// end what the first one gave. Ending another subject's is the caller's. event
+// is stored with the session, whose id it gets.
+func (m *Manager) Start(ctx context.Context, r *http.Request, previous store.Session, subject, acr string, event *store.AuditEvent) (s store.Session, cookie string, err error) {
 	value, now := random(), m.now()
 	s = store.Session{
 		ID: newID(), Cookie: sha256.Sum256([]byte(value)), Subject: subject, ACR: acr,
@@ -117,12 +118,14 @@ func (m *Manager) Start(ctx context.Context, r *http.Request, previous store.Ses
 	if previous.Subject == subject && subject != "" {
 		renewed := s
 		renewed.ID, renewed.Created = previous.ID, previous.Created
-		if err = m.store.RenewSession(ctx, renewed, now); err == nil {
+		event.Session = renewed.ID
+		if err = m.store.RenewSession(ctx, renewed, now, *event); err == nil {
 			s = renewed
 		}
 	}
 	if errors.Is(err, store.ErrNotFound) { // none to renew, or it ended meanwhile
-		err = m.store.AddSession(ctx, s)
+		event.Session = s.ID
+		err = m.store.AddSession(ctx, s, *event)
 	}
 	if err != nil {
 		return store.Session{}, "", err

@@ -31,6 +31,10 @@ var (
 type Digest [32]byte
 
 // Store is everything. Consumers declare the narrower interface they need.
+//
+// Verbs that end in events append these to the audit log in the transaction of
+// their change: both are there or neither. An event keeps the Time it has; Seq
+// and Hash are the store's.
 type Store interface {
 	Codes
 	PushedRequests
@@ -159,6 +163,8 @@ type Rotation struct {
 	// TokenLife bounds how long access tokens of a family killed by reuse
 	// must stay in the revocation log; the store adds a minute of leeway.
 	TokenLife time.Duration
+	// OnReuse are the events of the family's end by reuse.
+	OnReuse []AuditEvent
 }
 
 // Refreshes keeps refresh token families.
@@ -181,7 +187,7 @@ type Refreshes interface {
 	RotateRefresh(ctx context.Context, r Rotation) (f Family, replayed bool, err error)
 	// RevokeGrant revokes one family and logs it; unknown ones too, since a
 	// grant may have access tokens only. Idempotent.
-	RevokeGrant(ctx context.Context, grant string, now, expires time.Time) error
+	RevokeGrant(ctx context.Context, grant string, now, expires time.Time, events ...AuditEvent) error
 	// Families lists a subject's live families.
 	Families(ctx context.Context, subject string, now time.Time) ([]Family, error)
 }
@@ -194,7 +200,7 @@ type Revocations interface {
 	// gaps. An entry without NotBefore that the log holds already, for as long
 	// at least, is returned as it stands. Expires must cover the leeway of
 	// those who check tokens.
-	Revoke(ctx context.Context, r oauth.Revocation, now time.Time) (oauth.Revocation, error)
+	Revoke(ctx context.Context, r oauth.Revocation, now time.Time, events ...AuditEvent) (oauth.Revocation, error)
 	// RevokedSince returns up to limit entries with Seq > after in order, and
 	// the log's head, both of one moment. Swept entries are missing: a reader
 	// that got less than limit has seen everything up to head.
@@ -223,9 +229,10 @@ type Keys interface {
 	Keys(ctx context.Context) ([]Key, error)
 	// RotateKeys runs plan on the current keys inside one transaction that
 	// excludes every other RotateKeys over all replicas, and stores what it
-	// returns as the whole new set. plan returning nil changes nothing. It
-	// returns the set as stored then. plan must not use the store.
-	RotateKeys(ctx context.Context, plan func([]Key) ([]Key, error)) ([]Key, error)
+	// returns as the whole new set. plan returning nil changes nothing and
+	// appends no event. It returns the set as stored then. plan must not use the
+	// store.
+	RotateKeys(ctx context.Context, plan func([]Key) ([]Key, error), events ...AuditEvent) ([]Key, error)
 	// Envelope returns the sealed value stored under name, or stores value if
 	// there is none yet, atomically over replicas.
 	Envelope(ctx context.Context, name string, value []byte) ([]byte, error)
@@ -282,13 +289,13 @@ type ClientSettings struct {
 
 // Clients keeps clients that were not declared in the configuration.
 type Clients interface {
-	AddClient(ctx context.Context, c Client) error // ErrExists
+	AddClient(ctx context.Context, c Client, events ...AuditEvent) error // ErrExists
 	Client(ctx context.Context, id string) (Client, error)
 	Clients(ctx context.Context) ([]Client, error)
-	UpdateClient(ctx context.Context, c Client) error // ErrNotFound
+	UpdateClient(ctx context.Context, c Client, events ...AuditEvent) error // ErrNotFound
 	// RemoveClient removes the client and the consents given to it;
 	// ErrNotFound. Its tokens live on: Revoke is a verb of its own.
-	RemoveClient(ctx context.Context, id string) error
+	RemoveClient(ctx context.Context, id string, events ...AuditEvent) error
 }
 
 // User is a user and the account's state. Declared users have a row too: it
@@ -306,14 +313,14 @@ type User struct {
 
 // Users keeps users.
 type Users interface {
-	AddUser(ctx context.Context, u User) error // ErrExists by name, or by a subject that ever was
+	AddUser(ctx context.Context, u User, events ...AuditEvent) error // ErrExists by name, or by a subject that ever was
 	UserByName(ctx context.Context, name string) (User, error)
 	UserBySubject(ctx context.Context, subject string) (User, error)
 	Users(ctx context.Context) ([]User, error)
-	UpdateUser(ctx context.Context, u User) error // ErrNotFound, ErrExists by name
+	UpdateUser(ctx context.Context, u User, events ...AuditEvent) error // ErrNotFound, ErrExists by name
 	// RemoveUser removes the user and the consents it gave; ErrNotFound. Its
 	// tokens and sessions live on: Revoke is a verb of its own.
-	RemoveUser(ctx context.Context, subject string) error
+	RemoveUser(ctx context.Context, subject string, events ...AuditEvent) error
 	// SubjectFor returns the persisted subject of name, storing a declared user
 	// with candidate if there is none yet; atomic over replicas.
 	SubjectFor(ctx context.Context, name, candidate string) (string, error)
@@ -334,7 +341,7 @@ type Session struct {
 
 // Sessions keeps login sessions.
 type Sessions interface {
-	AddSession(ctx context.Context, s Session) error
+	AddSession(ctx context.Context, s Session, events ...AuditEvent) error
 	// SessionByCookie returns a live session; ErrNotFound when unknown, ended
 	// or expired at now.
 	SessionByCookie(ctx context.Context, cookie Digest, now time.Time) (Session, error)
@@ -343,7 +350,7 @@ type Sessions interface {
 	// AuthTime, ACR, Expires and Agent of s, after the user signed in again:
 	// `sid` stays, the old cookie is worth nothing. ErrNotFound when there is
 	// no such live session at now.
-	RenewSession(ctx context.Context, s Session, now time.Time) error
+	RenewSession(ctx context.Context, s Session, now time.Time, events ...AuditEvent) error
 }
 
 // Consent is what a user allowed a client.
@@ -356,9 +363,9 @@ type Consent struct {
 // Consents keeps remembered consents.
 type Consents interface {
 	// PutConsent adds scopes to what was consented before.
-	PutConsent(ctx context.Context, c Consent) error
+	PutConsent(ctx context.Context, c Consent, events ...AuditEvent) error
 	Consent(ctx context.Context, subject, clientID string) (Consent, error)
-	RemoveConsent(ctx context.Context, subject, clientID string) error // ErrNotFound
+	RemoveConsent(ctx context.Context, subject, clientID string, events ...AuditEvent) error // ErrNotFound
 }
 
 // AuditEvent is one line of the audit log. It holds no secret and no token.
@@ -374,10 +381,34 @@ type AuditEvent struct {
 	Session string
 	IP      string
 	Reason  string
+	// Hash covers this event and all before it; set by the store. It is zero
+	// in events from before there was a chain.
+	Hash Digest
 }
 
-// Audits keeps audit events; append-only.
+// AuditQuery selects events. Zero fields select everything.
+type AuditQuery struct {
+	After                          int64 // events with a higher Seq
+	Limit                          int
+	Newest                         bool // the newest first
+	Action, Client, Subject, Grant string
+	From, Until                    time.Time
+}
+
+// Audits keeps audit events: append-only, numbered in commit order without
+// gaps, and chained by their hashes.
 type Audits interface {
+	// AppendAudit stores the events of one call all or not at all.
 	AppendAudit(ctx context.Context, events []AuditEvent) error
 	AuditSince(ctx context.Context, after int64, limit int) ([]AuditEvent, error)
+	// Audit returns the events that q selects.
+	Audit(ctx context.Context, q AuditQuery) ([]AuditEvent, error)
+	// AuditChain returns what the chain's first event follows and its head.
+	// They are the same while there is no event.
+	AuditChain(ctx context.Context) (base, head Link, err error)
+	// PruneAudit deletes up to limit of the oldest events, as far as all of
+	// them are from before then, and makes the last one the chain's base. In
+	// the same transaction it appends event with that Link as Reason. It
+	// returns how many it deleted.
+	PruneAudit(ctx context.Context, before time.Time, limit int, event AuditEvent) (int, error)
 }

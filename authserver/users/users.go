@@ -265,9 +265,9 @@ func (r *Registry) All(ctx context.Context) ([]store.User, error) {
 	return all, nil
 }
 
-// Add stores a new user with a new subject. password may be empty: the user
-// cannot sign in until it is set.
-func (r *Registry) Add(ctx context.Context, u store.User, password string) (store.User, error) {
+// New returns a user with a new subject, for the caller to store. password may
+// be empty: the user cannot sign in until it is set.
+func (r *Registry) New(ctx context.Context, u store.User, password string) (store.User, error) {
 	if !validName(u.Name) {
 		return store.User{}, ErrName
 	}
@@ -282,10 +282,6 @@ func (r *Registry) Add(ctx context.Context, u store.User, password string) (stor
 		}
 		u.PasswordHash = hash
 	}
-	if err := r.store.AddUser(ctx, u); err != nil {
-		return store.User{}, err
-	}
-	u.PasswordHash = ""
 	return u, nil
 }
 

@@ -88,7 +88,7 @@ func TestDeclaredUserKeepsItsSubject(t *testing.T) {
 func TestLongPasswordsAreRefusedNotCut(t *testing.T) {
 	r, s := newRegistry(t)
 	long := strings.Repeat("x", maxPassword)
-	if _, err := r.Add(t.Context(), store.User{Name: "carol"}, long+"y"); !errors.Is(err, ErrPassword) {
+	if _, err := r.New(t.Context(), store.User{Name: "carol"}, long+"y"); !errors.Is(err, ErrPassword) {
 		t.Errorf("longer than allowed: %v", err)
 	}
 	hash := cheapHash("")

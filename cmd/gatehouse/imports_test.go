@@ -45,7 +45,7 @@ var mayImport = []struct {
 	{"authserver/web", []string{"authserver/oauth"}},
 	{"authserver/store", []string{"authserver/oauth"}},
 	{"authserver/store/*", []string{"authserver/oauth", "authserver/store"}},
-	{"authserver/keys", []string{"authserver/store"}},
+	{"authserver/keys", []string{"authserver/audit", "authserver/store"}},
 	{"authserver/revfeed", []string{"authserver/oauth"}},
 	// Domains: what several endpoints need, below them.
 	{"authserver/audit", []string{"authserver/store"}},

@@ -17,9 +17,11 @@ import (
 
 	"github.com/gatehouse/gatehouse/authserver"
 	asadmin "github.com/gatehouse/gatehouse/authserver/admin"
+	"github.com/gatehouse/gatehouse/authserver/audit"
 	"github.com/gatehouse/gatehouse/authserver/keys"
 	"github.com/gatehouse/gatehouse/authserver/oauth"
 	"github.com/gatehouse/gatehouse/authserver/revfeed"
+	"github.com/gatehouse/gatehouse/authserver/store"
 	"github.com/gatehouse/gatehouse/authserver/store/sqlstore"
 	"github.com/gatehouse/gatehouse/authserver/users"
 	"github.com/gatehouse/gatehouse/plugins/auth"
@@ -75,7 +77,8 @@ func openIssuer(ctx context.Context, file *routes.File, dev bool, logger *slog.L
 	}()
 	ringConfig := keys.Config{
 		Algorithm: a.Algorithm, Rotation: a.KeyRotation, TokenLife: a.AccessTokenTTL,
-		OnError: func(err error) { logger.Error("signing keys", "error", err) },
+		OnError:  func(err error) { logger.Error("signing keys", "error", err) },
+		OnChange: func(e store.AuditEvent) { audit.Line(ctx, logger.With("log", "audit"), e) },
 	}
 	for _, text := range a.KeyEncryptionKey {
 		kek, err := keys.ParseKek(text.Reveal())
@@ -95,7 +98,7 @@ func openIssuer(ctx context.Context, file *routes.File, dev bool, logger *slog.L
 	i.server, err = authserver.New(opening, authserver.Config{
 		Issuer: a.Issuer, Insecure: insecure(file), Audience: a.Audience, AccessTokenTTL: a.AccessTokenTTL, CodeTTL: a.CodeTTL, SessionTTL: a.SessionTTL,
 		RefreshTTL: a.RefreshToken.TTL, RefreshIdle: a.RefreshToken.Idle, RefreshGrace: grace,
-		Declared: declared(file), Store: i.store, Keys: i.ring,
+		Declared: declared(file), Store: i.store, Keys: i.ring, AuditRetention: a.Audit.Retention,
 		Logger: logger, Audit: logger.With("log", "audit"), Observer: counters,
 	})
 	if err != nil {

@@ -170,8 +170,10 @@ func registerFeed(r *prometheus.Registry, i *issuer) {
 		gaps    = desc("gateway_revocation_gaps_total", "Entries that the stream skipped and the log had to give.")
 		rewinds = desc("gateway_revocation_rewinds_total", "Times the log ended before what had been applied.")
 		keys    = desc("authserver_keys_generation", "Changes of the set of verifying keys.")
+		queued  = desc("authserver_audit_queued", "Audit events that wait for the store.")
+		dropped = desc("authserver_audit_dropped_total", "Audit events that are in the process log only, because the queue was full.")
 	)
-	r.MustRegister(scrape{descs: []*prometheus.Desc{entries, applied, lag, gaps, rewinds, keys}, fill: func(add adder) {
+	r.MustRegister(scrape{descs: []*prometheus.Desc{entries, applied, lag, gaps, rewinds, keys, queued, dropped}, fill: func(add adder) {
 		s := i.follower.Status()
 		add(entries, gauge, float64(i.denied.Len()))
 		add(applied, gauge, float64(s.Applied))
@@ -181,5 +183,8 @@ func registerFeed(r *prometheus.Registry, i *issuer) {
 		add(gaps, counter, float64(s.Gaps))
 		add(rewinds, counter, float64(s.Rewinds))
 		add(keys, counter, float64(i.ring.Generation()))
+		waiting, lost := i.server.Audit()
+		add(queued, gauge, float64(waiting))
+		add(dropped, counter, float64(lost))
 	}})
 }

@@ -4,70 +4,181 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/gatehouse/gatehouse/authserver/store"
 )
 
-// AppendAudit implements store.Audits. The events of one call are stored all
-// or not at all, and numbered in commit order without gaps.
-func (s *Store) AppendAudit(ctx context.Context, events []store.AuditEvent) error {
+// audited runs f and appends events in the same transaction. The head of the
+// audit log is the last lock of every transaction that takes it, so that none
+// waits in a circle.
+func (s *Store) audited(ctx context.Context, verb string, events []store.AuditEvent, f func(ctx context.Context, c conn) error) error {
 	if len(events) == 0 {
-		return nil
+		return s.statement(ctx, verb, f)
 	}
-	return s.transaction(ctx, "append audit", func(ctx context.Context, c conn) error {
-		var seq int64
-		if err := c.row(ctx, []any{&seq}, `UPDATE heads SET seq = seq + ?1 WHERE name = 'audit' RETURNING seq`,
-			int64(len(events))); err != nil {
+	return s.transaction(ctx, verb, func(ctx context.Context, c conn) error {
+		if err := f(ctx, c); err != nil {
 			return err
 		}
-		seq -= int64(len(events))
-		for chunk := range slices.Chunk(events, 100) {
-			if err := insertAudit(ctx, c, seq, chunk); err != nil {
-				return err
-			}
-			seq += int64(len(chunk))
-		}
-		return nil
+		return appendAudit(ctx, c, events)
 	})
 }
 
-// insertAudit stores events as one statement; the first gets the number after
-// seq.
-func insertAudit(ctx context.Context, c conn, seq int64, events []store.AuditEvent) error {
+// AppendAudit implements store.Audits.
+func (s *Store) AppendAudit(ctx context.Context, events []store.AuditEvent) error {
+	return s.transaction(ctx, "append audit", func(ctx context.Context, c conn) error {
+		return appendAudit(ctx, c, events)
+	})
+}
+
+// appendAudit numbers and chains events under the lock of the log's head,
+// which lasts until the transaction ends.
+func appendAudit(ctx context.Context, c conn, events []store.AuditEvent) error {
+	if len(events) == 0 {
+		return nil
+	}
+	var head store.Link
+	if err := c.row(ctx, []any{&head.Seq, hashColumn{&head.Hash}},
+		`UPDATE heads SET seq = seq + ?1 WHERE name = 'audit' RETURNING seq, hash`, int64(len(events))); err != nil {
+		return err
+	}
+	head.Seq -= int64(len(events))
+	for chunk := range slices.Chunk(events, 100) {
+		if err := insertAudit(ctx, c, &head, chunk); err != nil {
+			return err
+		}
+	}
+	_, err := c.exec(ctx, `UPDATE heads SET hash = ?1 WHERE name = 'audit'`, head.Hash[:])
+	return err
+}
+
+const auditColumns = `seq, at, action, outcome, actor, client, subject, grant_id, session, ip, reason, hash`
+
+// insertAudit stores events as one statement, and moves head over them.
+func insertAudit(ctx context.Context, c conn, head *store.Link, events []store.AuditEvent) error {
 	var query strings.Builder
-	query.WriteString(`INSERT INTO audit (seq, at, action, outcome, actor, client, subject, grant_id, session, ip, reason) VALUES `)
-	args := make([]any, 0, len(events)*11)
+	query.WriteString(`INSERT INTO audit (` + auditColumns + `) VALUES `)
+	args := make([]any, 0, len(events)*12)
 	for i, e := range events {
 		if i > 0 {
 			query.WriteString(", ")
 		}
-		n := len(args)
-		fmt.Fprintf(&query, "(?%d, ?%d, ?%d, ?%d, ?%d, ?%d, ?%d, ?%d, ?%d, ?%d, ?%d)",
-			n+1, n+2, n+3, n+4, n+5, n+6, n+7, n+8, n+9, n+10, n+11)
-		args = append(args, seq+int64(i)+1, micros(e.Time), e.Action, e.Outcome, e.Actor, e.Client, e.Subject,
-			e.Grant, e.Session, e.IP, e.Reason)
+		head.Seq++
+		e.Seq = head.Seq
+		head.Hash = e.Chained(head.Hash)
+		query.WriteByte('(')
+		for j, value := range []any{e.Seq, e.Time.UnixMicro(), e.Action, e.Outcome, e.Actor, e.Client, e.Subject,
+			e.Grant, e.Session, e.IP, e.Reason, slices.Clone(head.Hash[:])} {
+			if j > 0 {
+				query.WriteString(", ")
+			}
+			args = append(args, value)
+			query.WriteString("?" + strconv.Itoa(len(args)))
+		}
+		query.WriteByte(')')
 	}
 	_, err := c.exec(ctx, query.String(), args...)
 	return err
 }
 
 // AuditSince implements store.Audits.
-func (s *Store) AuditSince(ctx context.Context, after int64, limit int) (events []store.AuditEvent, err error) {
+func (s *Store) AuditSince(ctx context.Context, after int64, limit int) ([]store.AuditEvent, error) {
+	return s.Audit(ctx, store.AuditQuery{After: after, Limit: limit})
+}
+
+// Audit implements store.Audits.
+func (s *Store) Audit(ctx context.Context, q store.AuditQuery) (events []store.AuditEvent, err error) {
+	where, args := []string{"seq > ?1"}, []any{q.After}
+	for _, column := range []struct{ name, value string }{
+		{"action", q.Action}, {"client", q.Client}, {"subject", q.Subject}, {"grant_id", q.Grant},
+	} {
+		if column.value != "" {
+			args = append(args, column.value)
+			where = append(where, fmt.Sprintf("%s = ?%d", column.name, len(args)))
+		}
+	}
+	for _, bound := range []struct {
+		operator string
+		at       time.Time
+	}{{">=", q.From}, {"<", q.Until}} {
+		if !bound.at.IsZero() {
+			args = append(args, micros(bound.at))
+			where = append(where, fmt.Sprintf("at %s ?%d", bound.operator, len(args)))
+		}
+	}
+	order := ""
+	if q.Newest {
+		order = " DESC"
+	}
+	args = append(args, q.Limit)
+	query := fmt.Sprintf(`SELECT %s FROM audit WHERE %s ORDER BY seq%s LIMIT ?%d`,
+		auditColumns, strings.Join(where, " AND "), order, len(args))
 	err = s.read(ctx, "audit", func(ctx context.Context, c conn) error {
 		return c.rows(ctx, func(row scanner) error {
 			var e store.AuditEvent
 			if err := row.Scan(&e.Seq, timeColumn{&e.Time}, &e.Action, &e.Outcome, &e.Actor, &e.Client, &e.Subject,
-				&e.Grant, &e.Session, &e.IP, &e.Reason); err != nil {
+				&e.Grant, &e.Session, &e.IP, &e.Reason, hashColumn{&e.Hash}); err != nil {
 				return err
 			}
 			events = append(events, e)
 			return nil
-		}, `SELECT seq, at, action, outcome, actor, client, subject, grant_id, session, ip, reason FROM audit
-			WHERE seq > ?1 ORDER BY seq LIMIT ?2`, after, limit)
+		}, query, args...)
 	})
 	if err != nil {
 		return nil, err
 	}
 	return events, nil
+}
+
+// AuditChain implements store.Audits.
+func (s *Store) AuditChain(ctx context.Context) (base, head store.Link, err error) {
+	err = s.read(ctx, "audit chain", func(ctx context.Context, c conn) error {
+		return c.row(ctx, []any{&base.Seq, hashColumn{&base.Hash}, &head.Seq, hashColumn{&head.Hash}},
+			`SELECT b.seq, b.hash, h.seq, h.hash FROM heads b, heads h WHERE b.name = 'audit_base' AND h.name = 'audit'`)
+	})
+	return base, head, err
+}
+
+// PruneAudit implements store.Audits.
+func (s *Store) PruneAudit(ctx context.Context, before time.Time, limit int, event store.AuditEvent) (pruned int, err error) {
+	err = s.transaction(ctx, "prune audit", func(ctx context.Context, c conn) error {
+		// The lock keeps the order of locks that every append has.
+		if _, err := c.exec(ctx, `UPDATE heads SET seq = seq WHERE name = 'audit'`); err != nil {
+			return err
+		}
+		pruned = 0
+		var base store.Link
+		young := false
+		if err := c.rows(ctx, func(row scanner) error {
+			var at time.Time
+			var link store.Link
+			if err := row.Scan(&link.Seq, timeColumn{&at}, hashColumn{&link.Hash}); err != nil {
+				return err
+			}
+			if young = young || !at.Before(before); !young {
+				base = link
+				pruned++
+			}
+			return nil
+		}, `SELECT seq, at, hash FROM audit ORDER BY seq LIMIT ?1`, limit); err != nil || pruned == 0 {
+			return err
+		}
+		if _, err := c.exec(ctx, `DELETE FROM audit WHERE seq <= ?1`, base.Seq); err != nil {
+			return err
+		}
+		if base.Hash != (store.Digest{}) { // else it is from before the chain, whose base stays
+			if _, err := c.exec(ctx, `UPDATE heads SET seq = ?1, hash = ?2 WHERE name = 'audit_base'`,
+				base.Seq, base.Hash[:]); err != nil {
+				return err
+			}
+		}
+		event.Reason = base.String()
+		return appendAudit(ctx, c, []store.AuditEvent{event})
+	})
+	if err != nil {
+		return 0, err
+	}
+	return pruned, nil
 }

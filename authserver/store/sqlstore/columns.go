@@ -112,3 +112,14 @@ func (c digestColumn) Scan(src any) error {
 	copy(c.to[:], b)
 	return nil
 }
+
+// hashColumn is a digest that may be missing.
+type hashColumn struct{ to *store.Digest }
+
+func (c hashColumn) Scan(src any) error {
+	if src == nil {
+		*c.to = store.Digest{}
+		return nil
+	}
+	return digestColumn(c).Scan(src)
+}

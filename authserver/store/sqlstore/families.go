@@ -156,7 +156,10 @@ func (s *Store) killFamily(ctx context.Context, r store.Rotation, f *store.Famil
 		if err != nil {
 			return err
 		}
-		return familyOf(ctx, c, r.Grant, "", f)
+		if err := familyOf(ctx, c, r.Grant, "", f); err != nil {
+			return err
+		}
+		return appendAudit(ctx, c, r.OnReuse)
 	})
 	if err != nil {
 		return err
@@ -170,7 +173,7 @@ func (s *Store) killFamily(ctx context.Context, r store.Rotation, f *store.Famil
 const leeway = time.Minute
 
 // RevokeGrant implements store.Refreshes.
-func (s *Store) RevokeGrant(ctx context.Context, grant string, now, expires time.Time) error {
-	_, err := s.Revoke(ctx, oauth.Revocation{Level: oauth.LevelGrant, ID: grant, Expires: expires}, now)
+func (s *Store) RevokeGrant(ctx context.Context, grant string, now, expires time.Time, events ...store.AuditEvent) error {
+	_, err := s.Revoke(ctx, oauth.Revocation{Level: oauth.LevelGrant, ID: grant, Expires: expires}, now, events...)
 	return err
 }

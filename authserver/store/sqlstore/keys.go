@@ -33,7 +33,7 @@ func allKeys(ctx context.Context, c conn) ([]store.Key, error) {
 
 // RotateKeys implements store.Keys. plan runs inside the transaction and must
 // not use the store.
-func (s *Store) RotateKeys(ctx context.Context, plan func([]store.Key) ([]store.Key, error)) (keys []store.Key, err error) {
+func (s *Store) RotateKeys(ctx context.Context, plan func([]store.Key) ([]store.Key, error), events ...store.AuditEvent) (keys []store.Key, err error) {
 	err = s.transaction(ctx, "rotate keys", func(ctx context.Context, c conn) error {
 		if c.d.lockKeys != "" {
 			if _, err := c.exec(ctx, c.d.lockKeys); err != nil {
@@ -59,8 +59,10 @@ func (s *Store) RotateKeys(ctx context.Context, plan func([]store.Key) ([]store.
 				return err
 			}
 		}
-		keys, err = allKeys(ctx, c)
-		return err
+		if keys, err = allKeys(ctx, c); err != nil {
+			return err
+		}
+		return appendAudit(ctx, c, events)
 	})
 	if err != nil {
 		return nil, err

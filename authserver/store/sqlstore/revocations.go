@@ -14,7 +14,7 @@ import (
 )
 
 // Revoke implements store.Revocations.
-func (s *Store) Revoke(ctx context.Context, r oauth.Revocation, now time.Time) (oauth.Revocation, error) {
+func (s *Store) Revoke(ctx context.Context, r oauth.Revocation, now time.Time, events ...store.AuditEvent) (oauth.Revocation, error) {
 	if r.ID == "" || r.Expires.IsZero() {
 		return oauth.Revocation{}, errors.New("store: revoke: an entry needs an id and an end")
 	}
@@ -24,10 +24,11 @@ func (s *Store) Revoke(ctx context.Context, r oauth.Revocation, now time.Time) (
 	var logged oauth.Revocation
 	err := s.transaction(ctx, "revoke", func(ctx context.Context, c conn) error {
 		entry, err := appendRevocation(ctx, c, r, now)
-		if err == nil {
-			logged = entry
+		if err != nil {
+			return err
 		}
-		return err
+		logged = entry
+		return appendAudit(ctx, c, events)
 	})
 	if err != nil {
 		return oauth.Revocation{}, err

@@ -16,8 +16,8 @@ func sessionFields(s *store.Session) []any {
 }
 
 // AddSession implements store.Sessions.
-func (s *Store) AddSession(ctx context.Context, n store.Session) error {
-	return s.statement(ctx, "add session", func(ctx context.Context, c conn) error {
+func (s *Store) AddSession(ctx context.Context, n store.Session, events ...store.AuditEvent) error {
+	return s.audited(ctx, "add session", events, func(ctx context.Context, c conn) error {
 		_, err := c.exec(ctx, `INSERT INTO sessions (`+sessionColumns+`) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)`,
 			n.ID, n.Cookie[:], n.Subject, n.ACR, micros(n.AuthTime), micros(n.Created), micros(n.Expires),
 			micros(n.Ended), n.Agent)
@@ -57,8 +57,8 @@ func (s *Store) Sessions(ctx context.Context, subject string, now time.Time) (li
 }
 
 // RenewSession implements store.Sessions.
-func (s *Store) RenewSession(ctx context.Context, n store.Session, now time.Time) error {
-	return s.statement(ctx, "renew session", func(ctx context.Context, c conn) error {
+func (s *Store) RenewSession(ctx context.Context, n store.Session, now time.Time, events ...store.AuditEvent) error {
+	return s.audited(ctx, "renew session", events, func(ctx context.Context, c conn) error {
 		return found(c.exec(ctx, `UPDATE sessions SET cookie = ?1, auth_time = ?2, acr = ?3, expires = ?4, agent = ?5
 			WHERE id = ?6 AND subject = ?7 AND ended = 0 AND expires > ?8`,
 			n.Cookie[:], micros(n.AuthTime), n.ACR, micros(n.Expires), n.Agent, n.ID, n.Subject, micros(now)))
@@ -66,7 +66,7 @@ func (s *Store) RenewSession(ctx context.Context, n store.Session, now time.Time
 }
 
 // PutConsent implements store.Consents.
-func (s *Store) PutConsent(ctx context.Context, n store.Consent) error {
+func (s *Store) PutConsent(ctx context.Context, n store.Consent, events ...store.AuditEvent) error {
 	return s.transaction(ctx, "put consent", func(ctx context.Context, c conn) error {
 		// The row is made first, so that there is one to lock.
 		if _, err := c.exec(ctx, `INSERT INTO consents (subject, client_id, scopes, granted) VALUES (?1, ?2, '[]', 0)
@@ -80,9 +80,11 @@ func (s *Store) PutConsent(ctx context.Context, n store.Consent) error {
 		}
 		scopes = append(scopes, n.Scopes...)
 		slices.Sort(scopes)
-		_, err := c.exec(ctx, `UPDATE consents SET scopes = ?3, granted = ?4 WHERE subject = ?1 AND client_id = ?2`,
-			n.Subject, n.ClientID, list(slices.Compact(scopes)), micros(n.Granted))
-		return err
+		if _, err := c.exec(ctx, `UPDATE consents SET scopes = ?3, granted = ?4 WHERE subject = ?1 AND client_id = ?2`,
+			n.Subject, n.ClientID, list(slices.Compact(scopes)), micros(n.Granted)); err != nil {
+			return err
+		}
+		return appendAudit(ctx, c, events)
 	})
 }
 
@@ -100,8 +102,8 @@ func (s *Store) Consent(ctx context.Context, subject, clientID string) (store.Co
 }
 
 // RemoveConsent implements store.Consents.
-func (s *Store) RemoveConsent(ctx context.Context, subject, clientID string) error {
-	return s.statement(ctx, "remove consent", func(ctx context.Context, c conn) error {
+func (s *Store) RemoveConsent(ctx context.Context, subject, clientID string, events ...store.AuditEvent) error {
+	return s.audited(ctx, "remove consent", events, func(ctx context.Context, c conn) error {
 		return found(c.exec(ctx, `DELETE FROM consents WHERE subject = ?1 AND client_id = ?2`, subject, clientID))
 	})
 }

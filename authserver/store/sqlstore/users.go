@@ -19,9 +19,12 @@ func userValues(u store.User) []any {
 }
 
 // AddUser implements store.Users.
-func (s *Store) AddUser(ctx context.Context, u store.User) error {
+func (s *Store) AddUser(ctx context.Context, u store.User, events ...store.AuditEvent) error {
 	return s.transaction(ctx, "add user", func(ctx context.Context, c conn) error {
-		return insertUser(ctx, c, u)
+		if err := insertUser(ctx, c, u); err != nil {
+			return err
+		}
+		return appendAudit(ctx, c, events)
 	})
 }
 
@@ -74,8 +77,8 @@ func (s *Store) Users(ctx context.Context) (users []store.User, err error) {
 }
 
 // UpdateUser implements store.Users.
-func (s *Store) UpdateUser(ctx context.Context, u store.User) error {
-	return s.statement(ctx, "update user", func(ctx context.Context, c conn) error {
+func (s *Store) UpdateUser(ctx context.Context, u store.User, events ...store.AuditEvent) error {
+	return s.audited(ctx, "update user", events, func(ctx context.Context, c conn) error {
 		return found(c.exec(ctx, `UPDATE users SET name = ?2, password_hash = ?3, email = ?4, display_name = ?5,
 			declared = ?6, disabled = ?7, created = ?8 WHERE subject = ?1`, userValues(u)...))
 	})
@@ -83,12 +86,15 @@ func (s *Store) UpdateUser(ctx context.Context, u store.User) error {
 
 // RemoveUser implements store.Users. The subject stays known, and is never
 // given out again.
-func (s *Store) RemoveUser(ctx context.Context, subject string) error {
+func (s *Store) RemoveUser(ctx context.Context, subject string, events ...store.AuditEvent) error {
 	return s.transaction(ctx, "remove user", func(ctx context.Context, c conn) error {
 		if _, err := c.exec(ctx, `DELETE FROM consents WHERE subject = ?1`, subject); err != nil {
 			return err
 		}
-		return found(c.exec(ctx, `DELETE FROM users WHERE subject = ?1`, subject))
+		if err := found(c.exec(ctx, `DELETE FROM users WHERE subject = ?1`, subject)); err != nil {
+			return err
+		}
+		return appendAudit(ctx, c, events)
 	})
 }
 
