@@ -32,7 +32,7 @@ import (
 // Store is the state that the endpoints need.
 type Store interface {
 	store.Devices
-	PutConsent(ctx context.Context, c store.Consent) error
+	PutConsent(ctx context.Context, c store.Consent, events ...store.AuditEvent) error
 	Tally(ctx context.Context, key string, now time.Time, window time.Duration) (int, error)
 }
 
