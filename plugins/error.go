@@ -40,6 +40,9 @@ const (
 	ExpectationFailed = "expectation_failed"
 	VersionNotAllowed = "version_not_supported"
 	RequestTimeout    = "request_timeout"
+	// Misdirected: the request came over a connection whose certificate is
+	// not for its host (RFC 9110, 15.5.20).
+	Misdirected = "misdirected_request"
 
 	// OriginDenied answers a preflight of a page that may not call the route.
 	OriginDenied = "origin_denied"
@@ -87,6 +90,7 @@ var titles = map[string]string{
 	VersionNotAllowed:  "The HTTP version is not supported",
 	RequestTimeout:     "The request did not arrive in time",
 	OriginDenied:       "Pages of this origin may not call this",
+	Misdirected:        "This connection is not for the request's host",
 	TokenMissing:       "An access token is required",
 	TokenInvalid:       "The access token is not valid",
 	TokenExpired:       "The access token has expired",

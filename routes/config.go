@@ -110,6 +110,7 @@ type Server struct {
 	IdleTimeout      time.Duration `yaml:"idle_timeout"`       // default 60s
 	BodyIdleTimeout  time.Duration `yaml:"body_idle_timeout"`  // default 30s, between two bytes
 	WriteIdleTimeout time.Duration `yaml:"write_idle_timeout"` // default 30s, between two bytes
+	MaxStreams       int           `yaml:"max_streams"`        // default 100: requests at once on an HTTP/2 or HTTP/3 connection
 	DrainDelay       time.Duration `yaml:"drain_delay"`        // default 5s: not ready, still serving
 	DrainTimeout     time.Duration `yaml:"drain_timeout"`      // default 30s
 }

@@ -39,6 +39,10 @@ type conn struct {
 	server *Server
 	tls    bool
 	cert   shownCert
+	// http2: the client speaks HTTP/2 without asking by ALPN.
+	http2 bool
+	// covers: see Certified.
+	covers func(name, other string) bool
 
 	// buf[r:w] was read and not consumed yet. A plain connection that waits for
 	// a request has no buffer.
@@ -115,7 +119,10 @@ func (c *conn) ConnectionState() tls.ConnectionState {
 	if t, ok := c.Conn.(secured); ok {
 		state = t.ConnectionState()
 	}
-	if state.NegotiatedProtocol == "" {
+	switch {
+	case c.http2:
+		state.NegotiatedProtocol = protoHTTP2
+	case state.NegotiatedProtocol == "":
 		state.NegotiatedProtocol = protoHTTP1
 	}
 	return state
@@ -264,6 +271,8 @@ type listener struct {
 	net.Listener
 	server *Server
 	tls    bool
+	http2  bool
+	covers func(name, other string) bool
 }
 
 func (l *listener) Accept() (net.Conn, error) {
@@ -273,6 +282,7 @@ func (l *listener) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		w := l.server.newConn(c, l.tls)
+		w.http2, w.covers = l.http2, l.covers
 		if !l.server.connections.add(w, l.server.limits.MaxConnections) {
 			l.server.refused.Add(1)
 			_ = c.Close()

@@ -25,12 +25,20 @@ func (st *state) refuse(err error) {
 		st.server.logger.LogAttrs(context.Background(), levelOf(e), "request failed",
 			slog.String("reason", e.Code), slog.String("request_id", string(x.RequestID)), slog.Any("error", e.Err))
 	}
-	if st.stream.head {
-		st.stream.close = true
+	if st.out.begun() {
+		st.out.cut()
 		return
 	}
 	if e.Code == plugins.ClientGone {
-		x.Record.Status, st.stream.close = e.Status, true
+		x.Record.Status = e.Status
+		st.out.cut()
+		return
+	}
+	if m, ok := st.out.(*multiplexed); ok && m.grpc {
+		if m.WriteHead(grpcRefusal(e, x)) == nil {
+			_ = m.Finish()
+		}
+		x.Record.Status = e.Status
 		return
 	}
 	content := problem(e, x)
@@ -51,13 +59,13 @@ func (st *state) refuse(err error) {
 		// Content that nobody read would be taken for the next request.
 		Close: st.body.pending(),
 	}
-	if st.stream.WriteHead(head) != nil {
+	if st.out.WriteHead(head) != nil {
 		return
 	}
-	if _, err := st.stream.Write(content); err != nil {
+	if _, err := st.out.Write(content); err != nil {
 		return
 	}
-	_ = st.stream.Finish()
+	_ = st.out.Finish()
 }
 
 func levelOf(e *plugins.Error) slog.Level {

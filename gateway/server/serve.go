@@ -20,6 +20,7 @@ import (
 type state struct {
 	server  *Server
 	x       plugins.Exchange
+	out     outlet // &stream, but for multiplexed exchanges
 	stream  stream
 	body    content
 	counted counted
@@ -33,6 +34,7 @@ type state struct {
 
 func (s *Server) newState() *state {
 	st := &state{server: s, path: make([]byte, 0, 256), host: make([]byte, 0, 64), lines: make([]byte, 0, 256)}
+	st.out = &st.stream
 	st.stream.out = make([]byte, 0, outSize)
 	return st
 }

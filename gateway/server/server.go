@@ -54,12 +54,17 @@ type Server struct {
 	now       func() time.Time
 
 	app         *fiber.App
+	mux         *multiplexer
 	states      sync.Pool // of *state
 	buffers     sync.Pool // of *[]byte, each as long as a head may be
 	date        dateLine
 	connections connections
 	refused     atomic.Uint64
 	malformed   atomic.Uint64
+	streams     atomic.Int64 // exchanges over HTTP/2 and HTTP/3
+	floods      atomic.Uint64
+	// alternative is the value of Alt-Svc, where HTTP/3 is served.
+	alternative atomic.Pointer[string]
 	draining    atomic.Bool // no connection carries a further request
 	stopping    atomic.Bool // idle connections end
 	watching    sync.Once
@@ -86,6 +91,8 @@ func New(c Config) *Server {
 	// Requests are read here and not by fasthttp: its parser is more lenient
 	// than an edge may be, and each head would be parsed twice.
 	s.app.Server().NextProto(protoHTTP1, s.serveHTTP1)
+	s.app.Server().NextProto(protoHTTP2, s.serveHTTP2)
+	s.mux = newMultiplexer(s)
 	return s
 }
 
@@ -94,9 +101,32 @@ func (s *Server) Trust(networks []netip.Prefix) { s.trusted.Store(&networks) }
 
 // Serve accepts connections of ln until Shutdown. encrypted tells that ln
 // hands out TLS connections, or that a trusted balancer ended TLS before it.
+//
+// A listener of TLS connections that offers "h2" by ALPN serves HTTP/2 to the
+// clients that choose it.
 func (s *Server) Serve(ln net.Listener, encrypted bool) error {
+	return s.serve(&listener{Listener: ln, server: s, tls: encrypted})
+}
+
+// ServeHTTP2 is Serve for clients that speak HTTP/2 without asking by ALPN
+// (h2c with prior knowledge; RFC 9113, 3.3).
+func (s *Server) ServeHTTP2(ln net.Listener, encrypted bool) error {
+	return s.serve(&listener{Listener: ln, server: s, tls: encrypted, http2: true})
+}
+
+// Certified is a listener that knows its certificates.
+type Certified interface {
+	// Covers reports whether the certificate that a client which asked for
+	// name was shown is good for other too.
+	Covers(name, other string) bool
+}
+
+func (s *Server) serve(ln *listener) error {
+	if known, ok := ln.Listener.(Certified); ok {
+		ln.covers = known.Covers
+	}
 	s.watching.Do(func() { s.swept.Go(func() { s.sweep(s.stop) }) })
-	err := s.app.Server().Serve(&listener{Listener: ln, server: s, tls: encrypted})
+	err := s.app.Server().Serve(ln)
 	if errors.Is(err, net.ErrClosed) {
 		return nil
 	}
@@ -113,6 +143,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	if s.stopping.Swap(true) {
 		return nil
 	}
+	s.mux.stop(ctx)
 	s.connections.each((*conn).wakeIdle)
 	err := s.app.Server().ShutdownWithContext(ctx)
 	close(s.stop)
@@ -126,9 +157,13 @@ type Status struct {
 	// Refused counts connections over the limit, Malformed requests that
 	// the gate turned away before they had a route.
 	Refused, Malformed uint64
+	// Streams counts the exchanges under way over HTTP/2 and HTTP/3, Floods
+	// the connections that ended because of too many frames.
+	Streams int64
+	Floods  uint64
 }
 
 // Status reads the counters.
 func (s *Server) Status() Status {
-	return Status{s.connections.count(), s.refused.Load(), s.malformed.Load()}
+	return Status{s.connections.count(), s.refused.Load(), s.malformed.Load(), s.streams.Load(), s.floods.Load()}
 }

@@ -42,7 +42,10 @@ type stream struct {
 // outSize is how much of a response is gathered before it is written.
 const outSize = 16 << 10
 
-var _ plugins.Stream = (*stream)(nil)
+var _ outlet = (*stream)(nil)
+
+func (s *stream) begun() bool { return s.head }
+func (s *stream) cut()        { s.close = true }
 
 func (s *stream) reset(c *conn, x *plugins.Exchange) {
 	*s = stream{c: c, x: x, out: s.out[:0], trailer: s.trailer[:0]}

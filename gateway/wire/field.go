@@ -169,6 +169,12 @@ var token = func() (t [256]bool) {
 	return t
 }()
 
+// Token reports whether b is a token (RFC 9110, 5.6.2), as methods are.
+func Token(b []byte) bool {
+	ok, _ := validName(b)
+	return ok
+}
+
 // ValidName reports whether name is a field name, and whether it holds '_'.
 func validName(name []byte) (ok, underscore bool) {
 	if len(name) == 0 {

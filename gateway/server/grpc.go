@@ -1,0 +1,78 @@
+package server
+
+import (
+	"bytes"
+	"net/http"
+	"strconv"
+
+	"github.com/gatehouse/gatehouse/plugins"
+)
+
+// isGRPC reports whether the request is one of gRPC.
+func isGRPC(x *plugins.Exchange) bool {
+	v, n := x.Field("content-type")
+	const kind = "application/grpc"
+	return n == 1 && len(v) >= len(kind) && bytes.EqualFold(v[:len(kind)], []byte(kind)) &&
+		(len(v) == len(kind) || v[len(kind)] == '+' || v[len(kind)] == ';' || v[len(kind)] == ' ')
+}
+
+// grpcStatus is the code that a gRPC client gets for a refusal, as the mapping
+// of HTTP statuses in the gRPC specification has it, where that is not finer
+// known here.
+func grpcStatus(e *plugins.Error) int {
+	switch e.Status {
+	case http.StatusBadRequest:
+		return 13 // INTERNAL
+	case http.StatusUnauthorized:
+		return 16 // UNAUTHENTICATED
+	case http.StatusForbidden:
+		return 7 // PERMISSION_DENIED
+	case http.StatusNotFound, http.StatusMethodNotAllowed:
+		return 12 // UNIMPLEMENTED
+	case http.StatusTooManyRequests, http.StatusRequestEntityTooLarge, http.StatusRequestHeaderFieldsTooLarge:
+		return 8 // RESOURCE_EXHAUSTED
+	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusMisdirectedRequest:
+		return 14 // UNAVAILABLE
+	case http.StatusGatewayTimeout, http.StatusRequestTimeout:
+		return 4 // DEADLINE_EXCEEDED
+	case statusClientGone:
+		return 1 // CANCELLED
+	case http.StatusInternalServerError:
+		return 13 // INTERNAL
+	}
+	return 2 // UNKNOWN
+}
+
+const statusClientGone = 499
+
+// grpcRefusal renders a refusal as a response without content, whose header
+// section is its trailer section too ("Trailers-Only").
+func grpcRefusal(e *plugins.Error, x *plugins.Exchange) plugins.ResponseHead {
+	message := e.Detail
+	if message == "" {
+		message = plugins.Title(e.Code)
+	}
+	b := append(make([]byte, 0, 512), "Content-Type: application/grpc\r\nGrpc-Status: "...)
+	b = strconv.AppendInt(b, int64(grpcStatus(e)), 10)
+	b = append(b, "\r\nGrpc-Message: "...)
+	b = appendPercent(b, e.Code+": "+message)
+	b = append(append(append(b, "\r\nX-Request-Id: "...), x.RequestID...), '\r', '\n')
+	for _, h := range e.Header {
+		b = append(append(append(append(b, h[0]...), ": "...), h[1]...), '\r', '\n')
+	}
+	return plugins.ResponseHead{Status: http.StatusOK, Fields: b, Date: true}
+}
+
+// appendPercent escapes a message as gRPC wants it: all but visible ASCII and
+// space, and the percent sign.
+func appendPercent(b []byte, s string) []byte {
+	const hex = "0123456789ABCDEF"
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c > '~' || c == '%' {
+			b = append(b, '%', hex[c>>4], hex[c&15])
+		} else {
+			b = append(b, c)
+		}
+	}
+	return b
+}

@@ -1,0 +1,224 @@
+package server
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"maps"
+	"net/http"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/gatehouse/gatehouse/gateway/wire"
+	"github.com/gatehouse/gatehouse/plugins"
+	"github.com/gatehouse/gatehouse/routes"
+)
+
+// origin is what the exchanges of a multiplexed connection have in common.
+type origin struct {
+	peer netip.Addr
+	tls  bool
+	cert *plugins.ClientCertificate
+	// name is the server name of the TLS handshake, empty if there was none.
+	name string
+	// covers reports whether the certificate for one name is good for the
+	// other too; nil: none is.
+	covers func(name, other string) bool
+	// version is the major version of HTTP.
+	version int
+}
+
+// serveMultiplexed is the life of one exchange over HTTP/2 or HTTP/3. Frames
+// and compression are behind it; the head is rendered to the bytes that an
+// HTTP/1.1 client would have sent and goes through the same gate. The order of
+// fields with different names is lost on the way.
+func (s *Server) serveMultiplexed(w http.ResponseWriter, r *http.Request, from *origin) {
+	st := s.states.Get().(*state)
+	x := &st.x
+	x.Time = s.now()
+	m := &multiplexed{server: s, x: x, w: w, r: r, control: http.NewResponseController(w), version: from.version}
+	st.out, x.Client = m, m
+	x.TLS, x.Peer, x.ClientIP, x.ClientCert = from.tls, from.peer, from.peer, from.cert
+	st.identify()
+	s.streams.Add(1)
+	if err := st.beginMultiplexed(m, from); err != nil {
+		s.malformed.Add(1)
+		st.refuse(err)
+	} else {
+		st.run()
+	}
+	m.end()
+	took := s.now().Sub(x.Time)
+	for _, recorder := range s.recorders {
+		recorder.Record(x, took)
+	}
+	s.streams.Add(-1)
+	st.out = &st.stream
+	st.release()
+	if !m.finished || m.err != nil {
+		// The client must not take a part for the whole (EDGE: S45).
+		panic(http.ErrAbortHandler)
+	}
+}
+
+var (
+	errMethodToken = errors.New("invalid method")
+	errPathForm    = errors.New(":path does not begin with a slash")
+	errInjection   = errors.New("control character in a field")
+	errAuthorities = errors.New(":authority and Host differ")
+	errLengths     = errors.New("content-length is not the content's")
+	errMisdirected = errors.New("the certificate of this connection is not for this host")
+)
+
+// beginMultiplexed sends the request through the gate. The error is a refusal.
+func (st *state) beginMultiplexed(m *multiplexed, from *origin) error {
+	x, r := &st.x, m.r
+	method := []byte(r.Method)
+	if !wire.Token(method) {
+		return malformed(errMethodToken)
+	}
+	x.Method = method
+	head, err := renderHead(r)
+	if err != nil {
+		return malformed(err)
+	}
+	if limit := int(st.server.limits.MaxHeaderBytes); len(head)+len(r.Method)+len(r.RequestURI) > limit {
+		return &plugins.Error{Status: http.StatusRequestHeaderFieldsTooLarge, Code: plugins.HeaderTooLarge}
+	}
+	target := []byte(r.RequestURI)
+	if r.Method != http.MethodConnect && !strings.HasPrefix(r.RequestURI, "/") && r.RequestURI != "*" {
+		return malformed(errPathForm) // RFC 9113, 8.3.1
+	}
+	if err := st.admit(target, head); err != nil {
+		return err
+	}
+	m.grpc = isGRPC(x)
+	if from.name != "" && !sameOrigin(from, string(x.Host)) {
+		// RFC 9113, 9.1.2: a connection is good for the names of its certificate.
+		return &plugins.Error{Status: http.StatusMisdirectedRequest, Code: plugins.Misdirected, Err: errMisdirected}
+	}
+	return st.frameMultiplexed(m)
+}
+
+func sameOrigin(from *origin, host string) bool {
+	name, _, ok := routes.CanonicalHost(nil, []byte(from.name))
+	return ok && string(name) == host || from.covers != nil && from.covers(from.name, host)
+}
+
+// frameMultiplexed finds out whether there is content. Its end is the
+// stream's, and a declared length must be the true one (RFC 9113, 8.1.1).
+func (st *state) frameMultiplexed(m *multiplexed) error {
+	x, r := &st.x, m.r
+	declared := st.req.Length
+	if st.req.Chunked || declared > 0 && r.ContentLength == 0 ||
+		declared >= 0 && r.ContentLength > 0 && declared != r.ContentLength {
+		return malformed(errLengths)
+	}
+	if r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0 || declared == 0 {
+		return nil
+	}
+	limit := int64(st.server.limits.MaxBodyBytes)
+	if limit > 0 && declared > limit {
+		return &plugins.Error{Status: http.StatusRequestEntityTooLarge, Code: plugins.BodyTooLarge}
+	}
+	m.limit = limit
+	x.Body, x.BodyLength = m.body(), declared
+	if m.version == 3 && declared < 0 && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
+		return m.lookForContent()
+	}
+	return nil
+}
+
+// renderHead makes the header section that an HTTP/1.1 client would have sent,
+// its fields sorted by name.
+func renderHead(r *http.Request) ([]byte, error) {
+	b := make([]byte, 0, 1024)
+	if r.Host != "" {
+		if strings.ContainsAny(r.Host, "\r\n\x00") {
+			return nil, errInjection
+		}
+		b = append(append(append(b, "Host: "...), r.Host...), '\r', '\n')
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.Header)) {
+		if name == "Host" {
+			if values := r.Header[name]; len(values) != 1 || !strings.EqualFold(values[0], r.Host) {
+				return nil, errAuthorities // RFC 9113, 8.3.1
+			}
+			continue
+		}
+		for _, value := range r.Header[name] {
+			// A line end would make two fields of one.
+			if strings.ContainsAny(name, ":\r\n\x00") || strings.ContainsAny(value, "\r\n\x00") {
+				return nil, errInjection
+			}
+			b = append(append(b, name...), ": "...)
+			b = append(append(b, value...), '\r', '\n')
+		}
+	}
+	return append(b, '\r', '\n'), nil
+}
+
+// incoming is the content of a multiplexed request: counted, bounded, and with
+// a deadline for each piece.
+type incoming struct {
+	m     *multiplexed
+	first []byte // was read already
+	read  int64
+	armed time.Time
+	err   error
+}
+
+func (m *multiplexed) body() *incoming { return &incoming{m: m} }
+
+// Read implements io.Reader. A client that waits for 100 (Continue) gets it
+// with the first call.
+func (b *incoming) Read(p []byte) (int, error) {
+	if b.err != nil {
+		return 0, b.err
+	}
+	if len(b.first) > 0 {
+		n := copy(p, b.first)
+		b.first = b.first[n:]
+		return n, nil
+	}
+	m := b.m
+	if now, idle := m.server.now(), m.server.limits.BodyIdleTimeout; b.armed.Sub(now) < idle/2 {
+		b.armed = now.Add(idle)
+		_ = m.control.SetReadDeadline(b.armed)
+	}
+	n, err := m.r.Body.Read(p)
+	b.read += int64(n)
+	m.x.Record.BytesIn = b.read
+	switch {
+	case m.limit > 0 && b.read > m.limit:
+		err = &plugins.Error{Status: http.StatusRequestEntityTooLarge, Code: plugins.BodyTooLarge}
+	case err == nil || err == io.EOF || errors.Is(err, os.ErrDeadlineExceeded):
+	default:
+		// The stream was reset or the connection is gone: the rest is missing.
+		err = errors.Join(io.ErrUnexpectedEOF, err)
+	}
+	b.err = err
+	return n, err
+}
+
+// lookForContent tells a request without content from one whose content has no
+// declared length: over HTTP/3 both look alike until the stream ends.
+func (m *multiplexed) lookForContent() error {
+	b := m.x.Body.(*incoming)
+	var first [1]byte
+	n, err := b.Read(first[:])
+	switch {
+	case n > 0:
+		b.first = bytes.Clone(first[:n])
+	case err == io.EOF:
+		m.x.Body, m.x.BodyLength = nil, 0
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return &plugins.Error{Status: http.StatusRequestTimeout, Code: plugins.RequestTimeout, Err: err}
+	default:
+		return malformed(err)
+	}
+	return nil
+}

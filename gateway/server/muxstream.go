@@ -1,0 +1,248 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"net/http"
+	"net/textproto"
+	"sync"
+	"time"
+
+	"github.com/gatehouse/gatehouse/plugins"
+)
+
+// outlet is how a state answers: a stream of HTTP/1.1, or a multiplexed one.
+type outlet interface {
+	plugins.Stream
+	// begun reports whether the final head was written.
+	begun() bool
+	// cut gives up the response: what was sent of it must not look whole.
+	cut()
+}
+
+// multiplexed writes one response over HTTP/2 or HTTP/3.
+type multiplexed struct {
+	server  *Server
+	x       *plugins.Exchange
+	w       http.ResponseWriter
+	r       *http.Request
+	control *http.ResponseController
+	version int
+	grpc    bool  // refusals are told the way of gRPC
+	limit   int64 // of the content that comes in; 0: none
+
+	head     bool
+	finished bool
+	bodiless bool
+	left     int64
+	err      error
+	armed    time.Time
+	watch    muxWatch
+}
+
+var _ outlet = (*multiplexed)(nil)
+
+func (m *multiplexed) begun() bool { return m.head }
+func (m *multiplexed) cut()        {}
+
+// WriteHead implements plugins.Stream. Names and values reach the client as
+// they are; reason phrases do not exist here.
+func (m *multiplexed) WriteHead(h plugins.ResponseHead) error {
+	if m.head {
+		return errHeadTwice
+	}
+	m.head = true
+	m.x.Record.Status = h.Status
+	m.bodiless = h.Status == http.StatusNoContent || h.Status == http.StatusNotModified ||
+		string(m.x.Method) == http.MethodHead
+	m.left = h.Length
+	if m.bodiless {
+		m.left = 0
+	}
+	header := m.w.Header()
+	addLines(header, h.Fields)
+	addLines(header, m.x.ResponseFields())
+	// A name without values keeps net/http from inventing one.
+	if _, ok := header["Content-Type"]; !ok {
+		header["Content-Type"] = nil
+	}
+	if h.Status == http.StatusNoContent || h.Status == http.StatusNotModified {
+		// Clients wait for as much, whatever RFC 9110, 8.6 says.
+		delete(header, "Content-Length")
+	}
+	if _, ok := header["Date"]; !ok && !h.Date {
+		header["Date"] = nil
+	}
+	if m.version == 2 {
+		if alternative := m.server.alternative.Load(); alternative != nil && m.x.TLS {
+			header.Add("Alt-Svc", *alternative)
+		}
+		if m.server.draining.Load() {
+			header.Set("Connection", "close") // becomes GOAWAY
+		}
+	}
+	m.arm()
+	m.w.WriteHeader(h.Status)
+	return nil
+}
+
+// addLines adds complete lines ("Name: value\r\n"…) to header.
+func addLines(header http.Header, lines []byte) {
+	for len(lines) > 0 {
+		line, rest, _ := bytes.Cut(lines, []byte("\r\n"))
+		lines = rest
+		if name, value, ok := bytes.Cut(line, []byte(":")); ok {
+			key := textproto.CanonicalMIMEHeaderKey(string(name))
+			header[key] = append(header[key], string(bytes.Trim(value, " \t")))
+		}
+	}
+}
+
+// arm renews the deadline for what is written.
+func (m *multiplexed) arm() {
+	if now, idle := m.server.now(), m.server.limits.WriteIdleTimeout; m.armed.Sub(now) < idle/2 {
+		m.armed = now.Add(idle)
+		_ = m.control.SetWriteDeadline(m.armed)
+	}
+}
+
+// Write implements plugins.Stream.
+func (m *multiplexed) Write(p []byte) (int, error) {
+	switch {
+	case m.err != nil:
+		return 0, m.err
+	case !m.head:
+		return 0, errNoHead
+	case len(p) == 0 || m.bodiless:
+		return len(p), nil
+	}
+	if m.left >= 0 {
+		if int64(len(p)) > m.left {
+			return 0, errTooLong
+		}
+		m.left -= int64(len(p))
+	}
+	m.x.Record.BytesOut += int64(len(p))
+	// In pieces, so that the deadline is for each of them.
+	for sent := 0; sent < len(p); {
+		m.arm()
+		n, err := m.w.Write(p[sent:min(sent+outSize, len(p))])
+		sent += n
+		if err != nil {
+			m.err = err
+			return sent, err
+		}
+	}
+	return len(p), nil
+}
+
+// Flush implements plugins.Stream.
+func (m *multiplexed) Flush() error {
+	if m.err == nil {
+		m.arm()
+		m.err = m.control.Flush()
+	}
+	return m.err
+}
+
+// Finish implements plugins.Stream. The end of the stream leaves when the
+// handler returns.
+func (m *multiplexed) Finish() error {
+	switch {
+	case m.err != nil:
+		return m.err
+	case !m.head:
+		return errNoHead
+	case m.left > 0:
+		return errIncomplete
+	}
+	m.finished = true
+	return nil
+}
+
+// Interim implements plugins.Stream.
+func (m *multiplexed) Interim(status int, fields []byte) error {
+	if m.head {
+		return nil
+	}
+	header := m.w.Header()
+	addLines(header, fields)
+	m.arm()
+	m.w.WriteHeader(status)
+	clear(header)
+	if m.Gone() {
+		return m.r.Context().Err()
+	}
+	return nil
+}
+
+// Continue implements plugins.Stream: the first Read of the content says it.
+func (m *multiplexed) Continue() error { return nil }
+
+// StopReading implements plugins.Stream. Other streams of the connection go on.
+func (m *multiplexed) StopReading() { _ = m.control.SetReadDeadline(past) }
+
+// Trailer implements plugins.Stream.
+func (m *multiplexed) Trailer(lines []byte) {
+	trailer := http.Header{}
+	addLines(trailer, lines)
+	header := m.w.Header()
+	for name, values := range trailer {
+		header[http.TrailerPrefix+name] = values
+	}
+}
+
+// Gone implements plugins.Stream.
+func (m *multiplexed) Gone() bool { return m.r.Context().Err() != nil }
+
+// Watch implements plugins.Stream.
+func (m *multiplexed) Watch(to plugins.Watched) {
+	w := &m.watch
+	w.mu.Lock()
+	w.watched = to
+	w.mu.Unlock()
+	if to == nil || w.stop != nil {
+		return
+	}
+	w.stop = context.AfterFunc(m.r.Context(), w.abort)
+	w.timer = time.AfterFunc(sweepEvery, func() { w.look(m.server.now()) })
+}
+
+// end stops what runs beside the exchange.
+func (m *multiplexed) end() {
+	m.Watch(nil)
+	if m.watch.stop != nil {
+		m.watch.stop()
+		m.watch.timer.Stop()
+	}
+}
+
+// muxWatch ends what an exchange waits for when the stream was reset, or the
+// connection is gone, or the exchange is due.
+type muxWatch struct {
+	mu      sync.Mutex
+	watched plugins.Watched
+	stop    func() bool
+	timer   *time.Timer
+}
+
+func (w *muxWatch) abort() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.watched != nil {
+		w.watched.Abort()
+		w.watched = nil
+	}
+}
+
+func (w *muxWatch) look(now time.Time) {
+	w.mu.Lock()
+	due := w.watched != nil && w.watched.Due(now)
+	if w.watched != nil && !due {
+		w.timer.Reset(lookAtMost)
+	}
+	w.mu.Unlock()
+	if due {
+		w.abort()
+	}
+}
