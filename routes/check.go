@@ -190,6 +190,9 @@ func (c *checker) listeners(whole Pos) {
 		case l.TLS != nil && !l.TLS.Terminated && !c.broken(&l.TLS):
 			c.certificate(l.TLS)
 		}
+		if c.oneOf(&l.Protocol, "protocol", l.Pos, "http", "h2c") && l.Protocol == "h2c" && l.TLS != nil && !l.TLS.Terminated {
+			c.report(c.at(&l.Protocol, l.Pos), "protocol: h2c is HTTP/2 without TLS; leave it out, and clients choose HTTP/2 by ALPN")
+		}
 		if l.Insecure && l.TLS != nil {
 			c.report(c.at(&l.Insecure, l.Pos), "insecure: true is for listeners without tls")
 		}
@@ -337,6 +340,7 @@ func (c *checker) server() {
 	atLeast(c, &s.MaxConnections, "max_connections", 1)
 	within(c, &s.MaxHeaderBytes, "max_header_bytes", 1<<10, 1<<20)
 	within(c, &s.MaxHeaders, "max_headers", 10, 10000)
+	within(c, &s.MaxStreams, "max_streams", 1, 10000)
 	atLeast(c, &s.HeaderTimeout, "header_timeout", time.Millisecond)
 	atLeast(c, &s.IdleTimeout, "idle_timeout", time.Millisecond)
 	atLeast(c, &s.BodyIdleTimeout, "body_idle_timeout", time.Millisecond)

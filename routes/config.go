@@ -67,6 +67,9 @@ type Listener struct {
 	Pos     Pos    `yaml:"-"`
 	Address string `yaml:"address"`
 	TLS     *TLS   `yaml:"tls"`
+	// Protocol is http (default; with TLS also HTTP/2, which clients choose by
+	// ALPN), or h2c: HTTP/2 without TLS, which they must know.
+	Protocol string `yaml:"protocol"`
 	// Insecure allows a plain listener outside loopback.
 	Insecure bool `yaml:"insecure"`
 }

@@ -103,10 +103,14 @@ func orDefault[T any](c *checker, v *T, otherwise T) {
 func (c *checker) fillDefaults() {
 	f := c.file
 	orDefault(c, &f.Replicas, "one")
+	for i := range f.Listeners {
+		orDefault(c, &f.Listeners[i].Protocol, "http")
+	}
 	s := &f.Server
 	orDefault(c, &s.MaxConnections, 65536)
 	orDefault(c, &s.MaxHeaderBytes, 16<<10)
 	orDefault(c, &s.MaxHeaders, 100)
+	orDefault(c, &s.MaxStreams, 100)
 	orDefault(c, &s.HeaderTimeout, 10*time.Second)
 	orDefault(c, &s.IdleTimeout, time.Minute)
 	orDefault(c, &s.BodyIdleTimeout, 30*time.Second)

@@ -28,11 +28,11 @@ func (c *certificates) load(t *routes.TLS) error {
 	return nil
 }
 
-// listen wraps ln. Only HTTP/1.1 is offered by ALPN.
+// listen wraps ln. HTTP/2 and HTTP/1.1 are offered by ALPN.
 func (c *certificates) listen(ln net.Listener) net.Listener {
 	return tls.NewListener(ln, &tls.Config{
 		MinVersion:     tls.VersionTLS12,
-		NextProtos:     []string{"http/1.1"},
+		NextProtos:     []string{"h2", "http/1.1"},
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return c.current.Load(), nil },
 	})
 }

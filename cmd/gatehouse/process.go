@@ -50,6 +50,7 @@ type process struct {
 type boundListener struct {
 	net.Listener
 	encrypted bool
+	http2     bool // h2c
 }
 
 // newProcess wires file and takes its addresses; nothing is served yet. What
@@ -111,7 +112,7 @@ func (p *process) listen(file *routes.File, opened *[]func()) error {
 			return fmt.Errorf("%s: listener: %w", l.Pos, err)
 		}
 		*opened = append(*opened, func() { ln.Close() })
-		bound := boundListener{Listener: ln, encrypted: l.TLS != nil}
+		bound := boundListener{Listener: ln, encrypted: l.TLS != nil, http2: l.Protocol == "h2c"}
 		if l.TLS != nil && !l.TLS.Terminated {
 			certificates, err := loadCertificates(l.TLS)
 			if err != nil {
@@ -169,7 +170,12 @@ func (p *process) Run(ctx context.Context) error {
 		return err
 	}
 	for _, l := range p.listeners {
-		start("listener "+l.Addr().String(), func(context.Context) error { return p.server.Serve(l.Listener, l.encrypted) })
+		start("listener "+l.Addr().String(), func(context.Context) error {
+			if l.http2 {
+				return p.server.ServeHTTP2(l.Listener, l.encrypted)
+			}
+			return p.server.Serve(l.Listener, l.encrypted)
+		})
 	}
 	start("file watch", func(ctx context.Context) error {
 		return watchFiles(ctx, func() []string { return *p.sources.Load() }, func() { _ = p.Reload(ctx) })

@@ -59,7 +59,7 @@ func unchangeable(old, fresh *routes.File) error {
 
 func listenerAddresses(f *routes.File) (list []string) {
 	for _, l := range f.Listeners {
-		list = append(list, fmt.Sprintf("%s tls=%v terminated=%v", l.Address, l.TLS != nil, l.TLS != nil && l.TLS.Terminated))
+		list = append(list, fmt.Sprintf("%s %s tls=%v terminated=%v", l.Address, l.Protocol, l.TLS != nil, l.TLS != nil && l.TLS.Terminated))
 	}
 	return list
 }

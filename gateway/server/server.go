@@ -1,6 +1,6 @@
-// Package server is the gateway's HTTP/1.1 side towards clients: a fiber app
-// that listens, and connections that read strictly and write responses byte
-// for byte.
+// Package server is the gateway's side towards clients: a fiber app that
+// listens, HTTP/1.1 connections that read strictly and write responses byte for
+// byte, and HTTP/2 connections whose requests pass the same gate.
 //
 // It owns listeners, the request gate, limits and deadlines of clients, the
 // rendering of errors, and the end of every exchange (record, log). It does not
