@@ -173,6 +173,10 @@ func (g *Gateway) Serve(x *plugins.Exchange) error {
 		return &plugins.Error{Status: http.StatusBadRequest, Code: plugins.BadRequest,
 			Detail: "The path holds an escaped slash."}
 	}
+	if bytes.IndexByte(x.Path, ';') >= 0 && s.table.Shadowed(m.Route, x.Host, x.Method, x.Path) {
+		return &plugins.Error{Status: http.StatusBadRequest, Code: plugins.BadRequest,
+			Detail: "Without its parameters (;…) the path is another route's."}
+	}
 	return s.chains[m.Route.Index](x)
 }
 

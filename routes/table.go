@@ -78,6 +78,27 @@ func NewTable(routes []*Route) (*Table, error) {
 	return t, problems.err()
 }
 
+// Shadowed reports whether a request that matched r would match another route
+// if the path's parameters (";…" at the end of a segment) were cut off, as many
+// servers do: "/admin;x" is no path of /admin/**, but the service behind
+// another route may take it for one (EDGE: S32). A route whose own path has a
+// semicolon knows what it does.
+func (t *Table) Shadowed(r *Route, host, method, path []byte) bool {
+	if bytes.IndexByte(path, ';') < 0 || strings.Contains(r.Path, ";") {
+		return false
+	}
+	bare := make([]byte, 0, len(path))
+	cut := false
+	for _, c := range path {
+		if cut = c == ';' || cut && c != '/'; !cut {
+			bare = append(bare, c)
+		}
+	}
+	// Empty segments are merged, as they would be there.
+	bare, ok := CanonicalPath(make([]byte, 0, len(bare)), bare, true)
+	return !ok || t.Match(host, method, bare).Route != r
+}
+
 // Match finds the route of a request. host and path are canonical
 // (CanonicalHost, CanonicalPath); an empty host matches only routes for any
 // host. A path with EncodedSlash matches like any other: the caller refuses it

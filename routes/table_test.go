@@ -396,3 +396,27 @@ func BenchmarkNewTable(b *testing.B) {
 		manyRoutes(b, 10000)
 	}
 }
+
+func TestParametersDoNotHideARoute(t *testing.T) {
+	all, admin := &Route{Path: "/**"}, &Route{Path: "/admin/**"}
+	odd := &Route{Path: "/odd;v=1", Index: 2}
+	table, err := NewTable([]*Route{all, admin, odd})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := func(path string, want bool) {
+		t.Helper()
+		r := table.Match(nil, []byte("GET"), []byte(path)).Route
+		if got := table.Shadowed(r, nil, []byte("GET"), []byte(path)); got != want {
+			t.Errorf("%s: %v", path, got)
+		}
+	}
+	f("/a", false)
+	f("/a;b=c/d;e", false)
+	f("/admin/x;y", false)
+	f("/odd;v=1", false)
+	f("/admin;x", true)
+	f("/admin;x/y", true)
+	f("/admin;/y", true)
+	f("/;x/admin/y", true)
+}

@@ -91,7 +91,7 @@ func decideTest(file *routes.File, t routes.Test, table *routes.Table, verifier 
 	case m.Route == nil:
 		return plugins.NoRoute, nil
 	}
-	if !m.Route.AllowEncodedSlash && routes.EncodedSlash(path) {
+	if !m.Route.AllowEncodedSlash && routes.EncodedSlash(path) || table.Shadowed(m.Route, host, []byte(method), path) {
 		return plugins.BadRequest, nil
 	}
 	token, err := caller(file, t.As, verifier)

@@ -161,7 +161,7 @@ func (f *forwarder) attempt(x *plugins.Exchange, inst *upstream.Instance, sc *sc
 		err = f.answer(x, c, sc, deadline, began)
 	}
 	if err != nil {
-		failure = f.uploadFailure(up)
+		failure = up.failure()
 		if e := f.failed(x, c, err); failure == nil {
 			failure = e
 		}

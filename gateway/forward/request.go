@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"strconv"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -78,10 +79,12 @@ func (f *forwarder) appendHead(b []byte, x *plugins.Exchange) []byte {
 // answer is awaited, so that an early answer is not lost (EDGE: P4).
 type upload struct {
 	done chan struct{}
-	// Set before done is closed.
+	// complete is set before done is closed.
 	complete bool
-	client   error // reading from the client failed
-	upstream error // writing to the instance failed
+	// client is what reading from the client failed of; set before the
+	// connection to the instance is aborted, so that whoever notices that
+	// knows why.
+	client atomic.Pointer[plugins.Error]
 }
 
 // startUpload sends the head and starts to send the content.
@@ -113,20 +116,17 @@ func (u *upload) run(from io.Reader, chunked bool, c *upstream.Conn, idle time.D
 			if chunked {
 				p = frameChunk(buf, before, n)
 			}
-			if u.upstream = c.Write(p, now().Add(idle)); u.upstream != nil {
-				return
+			if c.Write(p, now().Add(idle)) != nil {
+				return // the reading side meets the same connection
 			}
 		}
 		if err == io.EOF {
-			if chunked {
-				u.upstream = c.Write(lastChunk, now().Add(idle))
-			}
-			u.complete = u.upstream == nil
+			u.complete = !chunked || c.Write(lastChunk, now().Add(idle)) == nil
 			return
 		}
 		if err != nil {
 			// Half a request must never look whole.
-			u.client = err
+			u.client.Store(contentError(err))
 			c.Abort()
 			return
 		}
@@ -161,19 +161,12 @@ func (u *upload) stop(x *plugins.Exchange, c *upstream.Conn) bool {
 	return u.complete
 }
 
-// uploadFailure is the client's part in a failed attempt, if that is over.
-func (f *forwarder) uploadFailure(u *upload) *plugins.Error {
+// failure is the client's part in a failed attempt, nil if it had none.
+func (u *upload) failure() *plugins.Error {
 	if u == nil {
 		return nil
 	}
-	select {
-	case <-u.done:
-		if u.client != nil {
-			return contentError(u.client)
-		}
-	default:
-	}
-	return nil
+	return u.client.Load()
 }
 
 func idempotent(method []byte) bool {

@@ -103,6 +103,12 @@ func gone(err error) *plugins.Error {
 // back while more is awaited.
 func (f *forwarder) copyContent(x *plugins.Exchange, c *upstream.Conn) *plugins.Error {
 	deadline := x.Time.Add(f.request + f.idle)
+	if len(c.Buffered()) == 0 && !c.Ended() {
+		// The head does not wait for content (EDGE: P9).
+		if err := x.Client.Flush(); err != nil {
+			return gone(err)
+		}
+	}
 	for {
 		p, err := c.Next(deadline)
 		if len(p) > 0 {

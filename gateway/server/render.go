@@ -56,8 +56,9 @@ func (st *state) refuse(err error) {
 	}
 	head := plugins.ResponseHead{
 		Status: e.Status, Fields: fields, Length: int64(len(content)), Date: true, Own: true,
-		// Content that nobody read would be taken for the next request.
-		Close: st.body.pending(),
+		// Content that nobody read would be taken for the next request, and
+		// who writes ambiguous requests is not asked for another.
+		Close: st.body.pending() || e.Code == plugins.BadRequest,
 	}
 	if st.out.WriteHead(head) != nil {
 		return
