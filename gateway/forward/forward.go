@@ -175,6 +175,8 @@ func (f *forwarder) attempt(x *plugins.Exchange, inst *upstream.Instance, sc *sc
 	reusable := failure == nil && !sc.answer.Close
 	if failure != nil {
 		c.Abort()
+	} else {
+		up.settle()
 	}
 	reusable = up.stop(x, c) && reusable
 	x.Client.Watch(nil)

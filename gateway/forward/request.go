@@ -145,6 +145,28 @@ func frameChunk(buf []byte, before, n int) []byte {
 	return buf[start : before+n+2]
 }
 
+// settle waits a moment for the end of an upload whose answer is complete: an
+// instance may have answered the last byte before we noticed that it was the
+// last, and the client's connection is not to pay for that.
+func (u *upload) settle() {
+	if u == nil {
+		return
+	}
+	select {
+	case <-u.done:
+		return
+	default:
+	}
+	timer := time.NewTimer(settleTime)
+	defer timer.Stop()
+	select {
+	case <-u.done:
+	case <-timer.C:
+	}
+}
+
+const settleTime = 20 * time.Millisecond
+
 // stop ends the upload and waits for it; it reports whether the request went
 // out complete. Nothing of the exchange may be used by others afterwards.
 func (u *upload) stop(x *plugins.Exchange, c *upstream.Conn) bool {
