@@ -191,11 +191,14 @@ func (pol *policy) setLease() {
 
 // lease returns the life of a lease in nanoseconds and the tokens that one
 // replica may hold. Either bounds what the replicas may admit too much by
-// slack: a life of slack/rate, whatever they hold, or slack/nodes tokens each,
-// however long. The second serves callers that are slow for their limit with
-// fewer calls, while there are enough tokens for all replicas.
+// slack: a life of slack/rate, whatever they hold, or a share of slack each,
+// however long, less what the rate brings while requests wait for an answer:
+// what they wait for is debited before it is spent too. The second serves
+// callers that are slow for their limit with fewer calls, while there are
+// enough tokens for all replicas.
 func (pol *policy) lease(nodes int64) (life, most int64, capped bool) {
-	if share := pol.slack / nodes; pol.life < int64(maxLife) && share >= minShare*pol.cost {
+	underWay := int64(patience/time.Microsecond)/pol.limit.Interval + 1
+	if share := (pol.slack - underWay) / nodes; pol.life < int64(maxLife) && share >= minShare*pol.cost {
 		return int64(maxLife), share, true
 	}
 	return pol.life, pol.slack, false

@@ -101,10 +101,10 @@ func (p *Plugin) takeStore(sh *shard, b *bucket, pol *policy, now int64, deadlin
 		sh.mu.Unlock()
 		ok := p.await(a.done, *deadline-now)
 		sh.mu.Lock()
-		if !ok || a.err != nil {
+		if ok && a.err != nil {
 			break
 		}
-		now = p.elapsed()
+		now = p.elapsed() // an answer that came with the deadline counts
 		if d, decided := p.takeHere(sh, b, pol, now); decided {
 			return d
 		}

@@ -180,8 +180,8 @@ func (p *Plugin) prepare(w *work, now int64) StoreAsk {
 	a.Ask.Need = max(0, b.waiting-held)
 	a.Ask.Want = max(b.want, a.Ask.Need)
 	if capped {
-		a.Ask.Want = max(pol.cost, min(a.Ask.Want, most-held))
-		a.Ask.Need = min(a.Ask.Need, a.Ask.Want)
+		// What requests wait for is not held: they spend it when it arrives.
+		a.Ask.Want = max(pol.cost, a.Ask.Need, min(a.Ask.Want, most-held))
 	}
 	a.Life = time.Duration(life)
 	return a
@@ -195,7 +195,7 @@ func (p *Plugin) settle(w *work, a *StoreAsk, sent int64) {
 	if a.Err != nil {
 		b.addDebt(p, a.Ask.Debt)
 	} else if a.Ask.Want > 0 {
-		b.learn(a, sent, p.elapsed())
+		b.learn(a, sent, p.elapsed(), p.nodes.Load())
 	}
 	if w.single != nil {
 		w.single.grant, w.single.err = a.Grant, a.Err
@@ -211,7 +211,7 @@ func (p *Plugin) settle(w *work, a *StoreAsk, sent int64) {
 }
 
 // learn notes what the store said.
-func (b *bucket) learn(a *StoreAsk, sent, now int64) {
+func (b *bucket) learn(a *StoreAsk, sent, now, nodes int64) {
 	b.cut, b.tat = false, 0
 	b.heard, b.free, b.resetAt = sent, a.Grant.Free, now+a.Grant.Reset*1000
 	switch {
@@ -222,6 +222,10 @@ func (b *bucket) learn(a *StoreAsk, sent, now int64) {
 		}
 	case a.Life > 0:
 		l := lease{tokens: a.Grant.Tokens, granted: a.Grant.Tokens, since: now, until: sent + int64(a.Life)}
+		if _, most, capped := b.pol.lease(nodes); capped {
+			// Requests that gave up meanwhile leave more than may be held.
+			l.tokens = min(l.tokens, b.waiting+max(0, most-b.held(now)))
+		}
 		b.denyUntil = 0
 		if b.now.tokens > 0 && now < b.now.until {
 			b.later = l
