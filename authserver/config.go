@@ -73,6 +73,8 @@ type Client struct {
 	RedirectURIs           []string
 	PostLogoutRedirectURIs []string
 	SkipConsent            bool
+	// Exchange is the policy of token exchange; nil: none is allowed.
+	Exchange *store.ExchangePolicy
 }
 
 func (c Client) stored() (store.Client, error) {
@@ -80,6 +82,7 @@ func (c Client) stored() (store.Client, error) {
 		ID: c.ID, Name: c.Name, Grants: clients.GrantTypes(c.Grants), Scopes: c.Scopes, RedirectURIs: c.RedirectURIs,
 		PostLogoutRedirectURIs: c.PostLogoutRedirectURIs, SkipConsent: c.SkipConsent,
 	}
+	s.Exchange = c.Exchange
 	if c.Secret == "" {
 		return s, nil
 	}

@@ -273,7 +273,7 @@ func TestOAuth34_GrantsAreLimitedToTheClients(t *testing.T) {
 	e.token("web", webSecret, clientCredentials).want(t, 400, "unauthorized_client")
 	e.token("batch:1", bSecret, redemption("ghc_"+strings.Repeat("A", 43))).want(t, 400, "unauthorized_client")
 	e.token("several", webSecret, form("grant_type", "refresh_token", "refresh_token", "x")).want(t, 400, "unauthorized_client")
-	for _, grant := range []string{"password", "implicit", "urn:ietf:params:oauth:grant-type:saml2-bearer", "urn:ietf:params:oauth:grant-type:token-exchange"} {
+	for _, grant := range []string{"password", "implicit", "urn:ietf:params:oauth:grant-type:saml2-bearer"} {
 		e.token("web", webSecret, form("grant_type", grant, "username", "alice", "password", password)).want(t, 400, "unsupported_grant_type")
 	}
 	b := e.browser()

@@ -188,7 +188,7 @@ func TestOAuth49_MetadataSaysExactlyWhatWorks(t *testing.T) {
 				t.Errorf("%s is %v: %d", name, v, r.status)
 			}
 		}
-		if l := fmt.Sprint(oidc.json["grant_types_supported"]); l != "[authorization_code refresh_token client_credentials "+deviceGrant+"]" {
+		if l := fmt.Sprint(oidc.json["grant_types_supported"]); l != "[authorization_code refresh_token client_credentials "+deviceGrant+" "+exchangeGrant+"]" {
 			t.Errorf("grants %s", l)
 		}
 		if l := fmt.Sprint(oidc.json["scopes_supported"]); !strings.Contains(l, "read:orders") || strings.Contains(l, "gatehouse:") {

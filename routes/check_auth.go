@@ -155,9 +155,9 @@ func scopeToken(s string) bool {
 }
 
 var (
-	grantTypes        = []string{"authorization_code", "client_credentials", "refresh_token", "device_code"}
+	grantTypes        = []string{"authorization_code", "client_credentials", "refresh_token", "device_code", "token-exchange"}
 	unsupportedGrants = []string{
-		"token_exchange", "token-exchange", "jwt_bearer", "jwt-bearer",
+		"jwt_bearer", "jwt-bearer",
 	}
 )
 
@@ -196,6 +196,7 @@ func (c *checker) client(client *Client, a *AuthServer) {
 	case secret == "" && client.SkipConsent:
 		c.report(c.at(&client.SkipConsent, client.Pos), "skip_consent: the client %q has no secret, so anybody could pretend to be it", client.ID)
 	}
+	c.exchange(client, a, has("token-exchange"))
 	if has("authorization_code") && len(client.RedirectURIs) == 0 && !c.broken(&client.RedirectURIs) {
 		c.report(client.Pos, "the client %q needs redirect_uris for authorization_code", client.ID)
 	}
@@ -216,6 +217,43 @@ func (c *checker) client(client *Client, a *AuthServer) {
 	}
 	for i := range client.Scopes {
 		c.declaredScope(&client.Scopes[i], client.Pos, a)
+	}
+}
+
+// exchange checks the policy of token exchange. None is allowed by default.
+func (c *checker) exchange(client *Client, a *AuthServer, has bool) {
+	x := client.Exchange
+	switch {
+	case c.broken(&client.Exchange) || c.broken(&client.Grants):
+		return
+	case x == nil && has:
+		c.report(client.Pos, "the client %q has the grant token-exchange, so it needs exchange: {subject_tokens_from: […]}", client.ID)
+		return
+	case x == nil:
+		return
+	case !has:
+		c.report(x.Pos, "exchange is for the grant token-exchange, which the client %q does not have", client.ID)
+	case client.Secret.Reveal() == "" && !c.broken(&client.Secret):
+		c.report(client.Pos, "the client %q needs a secret for token-exchange", client.ID)
+	}
+	if len(x.SubjectTokensFrom) == 0 && !c.broken(&x.SubjectTokensFrom) {
+		c.report(x.Pos, "exchange: subject_tokens_from is missing: the ids of the clients whose tokens may be exchanged, or \"*\"")
+	}
+	for i := range x.Scopes {
+		if s := &x.Scopes[i]; c.declaredScope(s, x.Pos, a) && !slices.Contains(client.Scopes, *s) && !c.broken(s) && !c.broken(&client.Scopes) {
+			c.report(c.at(s, x.Pos), "exchange: the scope %q is not one of the client's scopes", *s)
+		}
+	}
+	known := []string{a.Audience}
+	for _, r := range c.file.Routes {
+		if r.Auth != nil && r.Auth.Audience != "" {
+			known = append(known, r.Auth.Audience)
+		}
+	}
+	for i := range x.Audiences {
+		if s := &x.Audiences[i]; !slices.Contains(known, *s) && !c.broken(s) {
+			c.suggest(c.at(s, x.Pos), nearest(*s, known), "exchange: no route has the audience %q", *s)
+		}
 	}
 }
 

@@ -170,6 +170,17 @@ type Client struct {
 	PostLogoutRedirectURIs []string `yaml:"post_logout_redirect_uris"`
 	// SkipConsent is for first-party confidential clients.
 	SkipConsent bool `yaml:"skip_consent"`
+	// Exchange goes with the grant token-exchange.
+	Exchange *Exchange `yaml:"exchange"`
+}
+
+// Exchange is what a client may exchange tokens of others for.
+type Exchange struct {
+	Pos               Pos      `yaml:"-"`
+	SubjectTokensFrom []string `yaml:"subject_tokens_from"` // client ids, or "*"
+	Audiences         []string `yaml:"audiences"`           // default: those of the token presented
+	Scopes            []string `yaml:"scopes"`              // default: the client's
+	Delegation        bool     `yaml:"delegation"`
 }
 
 // User is a declared user. Exactly one of Password and PasswordHash is set.

@@ -14,17 +14,18 @@ import (
 
 // clientView is a client as the API shows and takes it.
 type clientView struct {
-	ID           string     `json:"id"`
-	Name         string     `json:"name,omitempty"`
-	Public       bool       `json:"public"`
-	Grants       []string   `json:"grants"`
-	Scopes       []string   `json:"scopes"`
-	RedirectURIs []string   `json:"redirect_uris,omitempty"`
-	PostLogout   []string   `json:"post_logout_redirect_uris,omitempty"`
-	SkipConsent  bool       `json:"skip_consent,omitempty"`
-	Disabled     bool       `json:"disabled,omitempty"`
-	Declared     bool       `json:"declared"`
-	Created      *time.Time `json:"created,omitempty"`
+	ID           string                `json:"id"`
+	Name         string                `json:"name,omitempty"`
+	Public       bool                  `json:"public"`
+	Grants       []string              `json:"grants"`
+	Scopes       []string              `json:"scopes"`
+	RedirectURIs []string              `json:"redirect_uris,omitempty"`
+	PostLogout   []string              `json:"post_logout_redirect_uris,omitempty"`
+	SkipConsent  bool                  `json:"skip_consent,omitempty"`
+	Exchange     *store.ExchangePolicy `json:"exchange,omitempty"`
+	Disabled     bool                  `json:"disabled,omitempty"`
+	Declared     bool                  `json:"declared"`
+	Created      *time.Time            `json:"created,omitempty"`
 	// Secret is shown once, where it was made.
 	Secret string `json:"secret,omitempty"`
 }
@@ -32,7 +33,7 @@ type clientView struct {
 func showClient(c *clients.Client) clientView {
 	return clientView{
 		ID: c.ID, Name: c.Name, Public: c.Public(), Grants: list(c.Grants), Scopes: list(c.Scopes),
-		RedirectURIs: c.RedirectURIs, PostLogout: c.PostLogoutRedirectURIs, SkipConsent: c.SkipConsent,
+		RedirectURIs: c.RedirectURIs, PostLogout: c.PostLogoutRedirectURIs, SkipConsent: c.SkipConsent, Exchange: c.Exchange,
 		Disabled: c.Disabled, Declared: c.Declared, Created: stamp(c.Created),
 	}
 }
@@ -48,6 +49,7 @@ func list(s []string) []string {
 func (v clientView) into(c store.Client) store.Client {
 	c.Name, c.Grants, c.Scopes, c.RedirectURIs = v.Name, clients.GrantTypes(v.Grants), v.Scopes, v.RedirectURIs
 	c.PostLogoutRedirectURIs, c.SkipConsent, c.Disabled = v.PostLogout, v.SkipConsent, v.Disabled
+	c.Exchange = v.Exchange
 	return c
 }
 

@@ -30,6 +30,7 @@ import (
 const (
 	TokenIssued    = "token.issued"
 	TokenRefreshed = "token.refreshed"
+	TokenExchanged = "token.exchanged"
 	TokenRefused   = "token.refused"
 	TokenRevoked   = "token.revoked"
 	CodeIssued     = "code.issued"

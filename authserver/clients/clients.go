@@ -31,6 +31,8 @@ const (
 	GrantClientCredentials = "client_credentials"
 	// GrantDevice is of RFC 8628.
 	GrantDevice = "urn:ietf:params:oauth:grant-type:device_code"
+	// GrantExchange is of RFC 8693.
+	GrantExchange = "urn:ietf:params:oauth:grant-type:token-exchange"
 )
 
 // GrantTypes are the grant types of names that may lack the beginning of a URN.

@@ -16,7 +16,7 @@ import (
 // MinSecret is the least length of a secret that a person chose.
 const MinSecret = 32
 
-var grantTypes = []string{GrantCode, GrantRefresh, GrantClientCredentials, GrantDevice}
+var grantTypes = []string{GrantCode, GrantRefresh, GrantClientCredentials, GrantDevice, GrantExchange}
 
 // Validate reports everything that is wrong with a client. scopes tells which
 // scopes exist.
@@ -40,6 +40,22 @@ func Validate(c store.Client, scopes func(string) bool) error {
 	}
 	if has(GrantCode) && len(c.RedirectURIs) == 0 {
 		add("authorization_code needs at least one redirect URI")
+	}
+	if has(GrantExchange) && len(c.SecretHashes) == 0 {
+		add("token exchange needs a secret: a public client cannot prove who it is")
+	}
+	if has(GrantExchange) != (c.Exchange != nil) {
+		add("the grant token exchange and its policy, exchange, go together")
+	}
+	if p := c.Exchange; p != nil {
+		if len(p.SubjectTokensFrom) == 0 {
+			add("exchange: subject_tokens_from is missing: the clients whose tokens may be exchanged, or *")
+		}
+		for _, s := range p.Scopes {
+			if !slices.Contains(c.Scopes, s) {
+				add("exchange: scope %q is not one of the client's", s)
+			}
+		}
 	}
 	if c.SkipConsent && len(c.SecretHashes) == 0 {
 		add("a public client cannot skip consent: anybody can pretend to be it")

@@ -9,9 +9,12 @@ import (
 	"github.com/gatehouse/gatehouse/authserver/tokens"
 )
 
-// clientCredentials gives a client a token of its own (RFC 6749, 4.4). Its
-// subject is in a namespace that users cannot take (RFC 9700, 4.15), there is
-// no refresh token and no ID token, and scopes about a person mean nothing.
+// clientSubject begins the subjects of clients: a namespace that users cannot
+// take (RFC 9700, 4.15).
+const clientSubject = "client:"
+
+// clientCredentials gives a client a token of its own (RFC 6749, 4.4). There
+// is no refresh token and no ID token, and scopes about a person mean nothing.
 func (e *Endpoint) clientCredentials(ctx context.Context, q *request) (*answer, error) {
 	if q.client.Public() {
 		return nil, oauth.Refuse(oauth.UnauthorizedClient, "a public client cannot have a token of its own")
@@ -32,7 +35,7 @@ func (e *Endpoint) clientCredentials(ctx context.Context, q *request) (*answer, 
 	if err != nil {
 		return nil, err
 	}
-	subject := "client:" + q.client.ID
+	subject := clientSubject + q.client.ID
 	now, err := e.mintTime(ctx, q.client.ID, subject)
 	if err != nil {
 		return nil, err

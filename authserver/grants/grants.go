@@ -89,6 +89,8 @@ type answer struct {
 	Scope        string `json:"scope,omitempty"`
 	RefreshToken string `json:"refresh_token,omitempty"`
 	IDToken      string `json:"id_token,omitempty"`
+	// IssuedTokenType is of token exchange (RFC 8693, 2.2.1).
+	IssuedTokenType string `json:"issued_token_type,omitempty"`
 
 	action string // of the audit
 	access tokens.Access
@@ -102,6 +104,7 @@ func New(c Config) *Endpoint {
 		clients.GrantRefresh:           e.refresh,
 		clients.GrantClientCredentials: e.clientCredentials,
 		clients.GrantDevice:            e.device,
+		clients.GrantExchange:          e.exchange,
 	}
 	return e
 }
@@ -181,7 +184,7 @@ func (e *Endpoint) mint(action string, a tokens.Access) (*answer, error) {
 		return nil, oauth.Failed(err)
 	}
 	return &answer{
-		AccessToken: token, TokenType: "Bearer", ExpiresIn: int64(e.Tokens.TTL() / time.Second),
+		AccessToken: token, TokenType: "Bearer", ExpiresIn: int64(a.Expires.Sub(a.Issued.Truncate(time.Second)) / time.Second),
 		Scope: a.Scope, action: action, access: a,
 	}, nil
 }

@@ -63,6 +63,8 @@ type answer struct {
 	Session   string   `json:"sid,omitempty"`
 	ACR       string   `json:"acr,omitempty"`
 	AuthTime  int64    `json:"auth_time,omitempty"`
+	// Actor is who acts for the subject (RFC 8693, 4.1).
+	Actor *tokens.Actor `json:"act,omitempty"`
 }
 
 // Serve answers an introspection request.
@@ -109,7 +111,7 @@ func (e *Endpoint) access(ctx context.Context, c *clients.Client, token string) 
 	a := answer{
 		Active: true, Scope: t.Scope, ClientID: t.ClientID, TokenType: "Bearer", Expires: t.Expires.Unix(),
 		Issued: t.Issued.Unix(), Subject: t.Subject, Audience: t.Audience, Issuer: e.Issuer, ID: t.ID,
-		Session: t.Session, ACR: t.ACR,
+		Session: t.Session, ACR: t.ACR, Actor: t.Actor,
 	}
 	if !t.AuthTime.IsZero() {
 		a.AuthTime = t.AuthTime.Unix()

@@ -113,7 +113,7 @@ func (e *Endpoint) Advertise(scopes []string) {
 		Device:        at + "device_authorization",
 		Scopes:        scopes,
 		ResponseTypes: []string{"code"}, ResponseModes: []string{"query"},
-		Grants:            []string{clients.GrantCode, clients.GrantRefresh, clients.GrantClientCredentials, clients.GrantDevice},
+		Grants:            []string{clients.GrantCode, clients.GrantRefresh, clients.GrantClientCredentials, clients.GrantDevice, clients.GrantExchange},
 		Subjects:          []string{"public"},
 		IDTokenAlgorithms: []string{e.Algorithm},
 		TokenMethods:      methods, RevocationMethods: methods,

@@ -262,6 +262,8 @@ type ClientSettings struct {
 	// ends; BackchannelLogoutSession: the client cannot do without the `sid`.
 	BackchannelLogoutURI     string `json:"backchannel_logout_uri,omitempty"`
 	BackchannelLogoutSession bool   `json:"backchannel_logout_session,omitempty"`
+	// Exchange is what the client may do with tokens of others; nil: nothing.
+	Exchange *ExchangePolicy `json:"exchange,omitempty"`
 
 	// AuthMethod is how the client proves who it is; "" means by its secret,
 	// in either form, or not at all where it has none.
@@ -285,6 +287,18 @@ type ClientSettings struct {
 	RequireState  bool `json:"require_state,omitempty"`
 	// Resources are the audiences that the client may ask for; empty: any.
 	Resources []string `json:"resources,omitempty"`
+}
+
+// ExchangePolicy is what a client may exchange tokens for (RFC 8693).
+type ExchangePolicy struct {
+	// SubjectTokensFrom are the clients whose tokens it may present; "*": all.
+	SubjectTokensFrom []string `json:"subject_tokens_from"`
+	// Audiences are those that it may ask for; empty: the token's own.
+	Audiences []string `json:"audiences,omitempty"`
+	// Scopes bound what it gets, besides the client's own; nil: those alone.
+	Scopes []string `json:"scopes,omitempty"`
+	// Delegation makes the client visible in the token as who acts.
+	Delegation bool `json:"delegation,omitempty"`
 }
 
 // Clients keeps clients that were not declared in the configuration.

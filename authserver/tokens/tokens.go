@@ -98,10 +98,30 @@ type Access struct {
 	// that a revocation which comes between the two catches it.
 	Issued   time.Time
 	AuthTime time.Time
+	// Actor is who acts for the subject; nil: the subject does.
+	Actor *Actor
+	// NotAfter bounds the token's life besides the usual; zero: nothing does.
+	NotAfter time.Time
 
 	// Set by Mint and ParseAccess.
 	ID      string
 	Expires time.Time
+}
+
+// Actor is the claim `act` (RFC 8693, 4.1): who acts, and for whom that one
+// acted before.
+type Actor struct {
+	Subject string `json:"sub"`
+	Actor   *Actor `json:"act,omitempty"`
+}
+
+// Depth is how many act one for the other.
+func (a *Actor) Depth() int {
+	n := 0
+	for ; a != nil; a = a.Actor {
+		n++
+	}
+	return n
 }
 
 // Mint returns a signed access token.
@@ -110,6 +130,9 @@ func (i *Issuer) Mint(a *Access) (string, error) {
 	rand.Read(id[:]) // never fails
 	a.ID = base64.RawURLEncoding.EncodeToString(id[:])
 	a.Expires = a.Issued.Truncate(time.Second).Add(i.ttl)
+	if !a.NotAfter.IsZero() && a.NotAfter.Before(a.Expires) {
+		a.Expires = a.NotAfter
+	}
 	b := make([]byte, 0, 512)
 	b = appendString(append(b, `{"iss":`...), i.issuer)
 	b = appendString(append(b, `,"sub":`...), a.Subject)
@@ -124,6 +147,13 @@ func (i *Issuer) Mint(a *Access) (string, error) {
 	b = appendOptional(b, `,"acr":`, a.ACR)
 	if !a.AuthTime.IsZero() {
 		b = strconv.AppendInt(append(b, `,"auth_time":`...), a.AuthTime.Unix(), 10)
+	}
+	if a.Actor != nil {
+		actor, err := json.Marshal(a.Actor)
+		if err != nil {
+			return "", fmt.Errorf("encode the actor: %w", err)
+		}
+		b = append(append(b, `,"act":`...), actor...)
 	}
 	token, err := i.keys.Sign(use, oauth.TypeAccessToken, append(b, '}'))
 	if err != nil {
@@ -187,6 +217,7 @@ type accessClaims struct {
 	Grant    string           `json:"grant"`
 	ACR      string           `json:"acr"`
 	AuthTime *jwt.NumericDate `json:"auth_time"`
+	Actor    *Actor           `json:"act"`
 }
 
 // ParseAccess verifies an access token of ours; ErrInvalid. It does not ask
@@ -201,7 +232,7 @@ func (i *Issuer) ParseAccess(token string) (Access, error) {
 	}
 	a := Access{
 		Subject: c.Subject, ClientID: c.ClientID, Scope: c.Scope, Session: c.Session, Grant: c.Grant, ACR: c.ACR,
-		Audience: c.Audience, ID: c.RegisteredClaims.ID, Expires: c.ExpiresAt.Time,
+		Audience: c.Audience, ID: c.RegisteredClaims.ID, Expires: c.ExpiresAt.Time, Actor: c.Actor,
 	}
 	if c.IssuedAt == nil || a.ID == "" || a.ClientID == "" {
 		return Access{}, ErrInvalid

@@ -60,7 +60,8 @@ func unescape(s string) (string, error) {
 
 // ParseBody reads the form in the request's content. It refuses any other
 // content type, more than MaxBody bytes, and, whatever the parameter, one that
-// occurs twice (RFC 6749, 3.2); only `resource` may (RFC 8707, 2).
+// occurs twice (RFC 6749, 3.2); only `resource` (RFC 8707, 2) and `audience`
+// (RFC 8693, 2.1) may.
 func ParseBody(r *http.Request) (Form, error) {
 	kind := r.Header.Get("Content-Type")
 	if kind != "application/x-www-form-urlencoded" { // the parser is for everybody else
@@ -166,7 +167,7 @@ func (f Form) Count(name string) int {
 func (f Form) Repeated() string {
 	for i := range f {
 		for j := range i {
-			if f[i].name == f[j].name && f[i].name != "resource" {
+			if f[i].name == f[j].name && f[i].name != "resource" && f[i].name != "audience" {
 				return f[i].name
 			}
 		}

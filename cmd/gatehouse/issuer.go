@@ -123,10 +123,16 @@ func declared(file *routes.File) authserver.Declared {
 	a := file.AuthServer
 	d := authserver.Declared{Scopes: a.Scopes, Theme: a.Theme}
 	for _, c := range a.Clients {
-		d.Clients = append(d.Clients, authserver.Client{
+		one := authserver.Client{
 			ID: c.ID, Name: c.Name, Secret: c.Secret.Reveal(), Grants: c.Grants, Scopes: c.Scopes,
 			RedirectURIs: c.RedirectURIs, PostLogoutRedirectURIs: c.PostLogoutRedirectURIs, SkipConsent: c.SkipConsent,
-		})
+		}
+		if x := c.Exchange; x != nil {
+			one.Exchange = &store.ExchangePolicy{
+				SubjectTokensFrom: x.SubjectTokensFrom, Audiences: x.Audiences, Scopes: x.Scopes, Delegation: x.Delegation,
+			}
+		}
+		d.Clients = append(d.Clients, one)
 	}
 	for _, u := range a.Users {
 		d.Users = append(d.Users, users.Declared{
