@@ -109,3 +109,13 @@ func testClient(t *testing.T, e *env, provider *oidc.Provider, config oauth2.Con
 		t.Error("userinfo after the grant was revoked")
 	}
 }
+
+// provider is the server as coreos/go-oidc discovers it.
+func provider(t testing.TB, e *env) *oidc.Provider {
+	t.Helper()
+	p, err := oidc.NewProvider(context.Background(), e.config.Issuer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}

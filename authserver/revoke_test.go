@@ -5,6 +5,8 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+
+	"github.com/coreos/go-oidc/v3/oidc"
 	"time"
 )
 
@@ -103,6 +105,54 @@ func TestOAuth41_IntrospectionTellsOnlyWhoMayKnow(t *testing.T) {
 	e.get("/oauth/userinfo", "Authorization", "Bearer "+foreign.str("access_token")).want(t, 401, "invalid_token")
 	e.clock.advance(15*time.Minute + 31*time.Second)
 	inactive("expired", inspect("web", webSecret, r.str("access_token")))
+}
+
+func TestOAuth41_IntrospectionSignsItsAnswerOnRequest(t *testing.T) {
+	e := start(t)
+	token := e.grant().str("access_token")
+	ask := func(client, token, accept string) reply {
+		t.Helper()
+		req, err := http.NewRequest(http.MethodPost, e.url+"/oauth/introspect", strings.NewReader(form("token", token).Encode()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		req.Header.Set("Accept", accept)
+		req.SetBasicAuth(client, webSecret)
+		r := e.do(http.DefaultClient, req).want(t, 200, "")
+		if r.header.Get("Vary") != "Accept" {
+			t.Errorf("Vary %q", r.header.Get("Vary"))
+		}
+		return r
+	}
+	const media = "application/token-introspection+jwt"
+	for _, accept := range []string{"", "*/*", "application/json", media + ";q=0"} {
+		if r := ask("rs", token, accept); r.header.Get("Content-Type") != "application/json" || r.json["active"] != true {
+			t.Errorf("Accept %q: %s", accept, r.body)
+		}
+	}
+	r := ask("rs", token, "application/json;q=0.5, "+media)
+	if r.header.Get("Content-Type") != media {
+		t.Fatalf("content type %s", r.header.Get("Content-Type"))
+	}
+	header, c := claims(t, r.body, 0), claims(t, r.body, 1)
+	inner, _ := c["token_introspection"].(map[string]any)
+	if header["typ"] != "token-introspection+jwt" || c["iss"] != e.config.Issuer || c["aud"] != "rs" || c["iat"] == nil || c["exp"] != nil ||
+		inner["active"] != true || inner["client_id"] != "web" || inner["scope"] != "openid profile read:orders" {
+		t.Errorf("%v %v", header, c)
+	}
+	if _, err := provider(t, e).Verifier(&oidc.Config{ClientID: "rs", SkipExpiryCheck: true}).Verify(t.Context(), r.body); err != nil {
+		t.Errorf("signature: %v", err)
+	}
+	inner, _ = claims(t, ask("rs", "unknown", media).body, 1)["token_introspection"].(map[string]any)
+	if len(inner) != 1 || inner["active"] != false {
+		t.Errorf("an unknown token: %v", inner)
+	}
+	// It is a statement about a token, and no token.
+	e.get("/oauth/userinfo", "Authorization", "Bearer "+r.body).want(t, 401, "invalid_token")
+	if e.active(r.body) {
+		t.Error("the answer passes for a token")
+	}
 }
 
 func TestOAuth42_LogoutAtTheWishOfAnApplication(t *testing.T) {

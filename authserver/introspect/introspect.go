@@ -95,6 +95,10 @@ func (e *Endpoint) Serve(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	w.Header().Add("Vary", "Accept")
+	if wantsSigned(r) {
+		return e.writeSigned(w, c.ID, a)
+	}
 	web.WriteJSON(w, http.StatusOK, a)
 	return nil
 }

@@ -64,6 +64,7 @@ type document struct {
 	TokenMethods         []string `json:"token_endpoint_auth_methods_supported"`
 	RevocationMethods    []string `json:"revocation_endpoint_auth_methods_supported"`
 	IntrospectionMethods []string `json:"introspection_endpoint_auth_methods_supported"`
+	IntrospectionAlgs    []string `json:"introspection_signing_alg_values_supported"`
 	Challenges           []string `json:"code_challenge_methods_supported"`
 	Claims               []string `json:"claims_supported"`
 	ACRs                 []string `json:"acr_values_supported"`
@@ -118,6 +119,7 @@ func (e *Endpoint) Advertise(scopes []string) {
 		IDTokenAlgorithms: []string{e.Algorithm},
 		TokenMethods:      methods, RevocationMethods: methods,
 		IntrospectionMethods: []string{"client_secret_basic", "client_secret_post"},
+		IntrospectionAlgs:    []string{e.Algorithm},
 		Challenges:           []string{"S256"},
 		Claims: []string{"iss", "sub", "aud", "exp", "iat", "auth_time", "nonce", "acr", "sid", "at_hash",
 			"name", "preferred_username", "email"},

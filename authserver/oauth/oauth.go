@@ -45,10 +45,12 @@ const (
 	ClaimGrant   = "grant"
 )
 
-// TypeAccessToken and TypeIdentity are values of the JOSE `typ` header.
+// Values of the JOSE `typ` header. Each is for one purpose, so that no signed
+// statement passes for another.
 const (
-	TypeAccessToken = "at+jwt"
-	TypeIdentity    = "gatehouse-identity+jwt"
+	TypeAccessToken   = "at+jwt"
+	TypeIdentity      = "gatehouse-identity+jwt"
+	TypeIntrospection = "token-introspection+jwt"
 )
 
 // Error codes of RFC 6749, 6750, 7009 and OpenID Connect Core.
