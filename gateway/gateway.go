@@ -109,9 +109,20 @@ func (g *Gateway) build(file *routes.File, pool func(*routes.Service) *upstream.
 			}
 			steps = append(steps, step)
 		}
-		next.chains[r.Index] = plugins.Chain(forward.New(r, pool(r.Upstream), g.cfg.Now), steps...)
+		last := plugins.Handler(unserved)
+		if r.Upstream != nil {
+			last = forward.New(r, pool(r.Upstream), g.cfg.Now)
+		}
+		next.chains[r.Index] = plugins.Chain(last, steps...)
 	}
 	return next, errors.Join(errs...)
+}
+
+// unserved ends the chain of a route without a service, whose steps answer
+// every request.
+func unserved(*plugins.Exchange) error {
+	return &plugins.Error{Status: http.StatusInternalServerError, Code: plugins.Internal,
+		Err: errors.New("no step answered, and the route has no service")}
 }
 
 // Load builds file's snapshot and publishes it with one atomic swap. Any error

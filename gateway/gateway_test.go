@@ -476,3 +476,29 @@ func TestPreflightsAreAnsweredByTheRouteOfTheRequestToCome(t *testing.T) {
 	f(true, "POST", origin+"Access-Control-Request-Method: POST\r\n", "X-From: service")
 	f(false, "OPTIONS", origin+"Access-Control-Request-Method: POST\r\n", "HTTP/1.1 405 ")
 }
+
+func TestARouteWithoutAServiceIsAnsweredByItsSteps(t *testing.T) {
+	change := func(r *routes.Route) { r.Service, r.Upstream = "", nil }
+	answered := serve(t, change, []plugins.Plugin{answering{}})
+	if got := answered.ask(t, "GET /a HTTP/1.1\r\nHost: a\r\n\r\n"); !strings.HasPrefix(got, "HTTP/1.1 204 ") {
+		t.Errorf("got %q", got)
+	}
+	forgotten := serve(t, change, nil)
+	if got := forgotten.ask(t, "GET /a HTTP/1.1\r\nHost: a\r\n\r\n"); !strings.HasPrefix(got, "HTTP/1.1 500 ") {
+		t.Errorf("got %q", got)
+	}
+}
+
+type answering struct{}
+
+func (answering) Name() string { return "answering" }
+func (answering) Build(*routes.Route) (plugins.Step, error) {
+	return func(plugins.Handler) plugins.Handler {
+		return func(x *plugins.Exchange) error {
+			if err := x.Client.WriteHead(plugins.ResponseHead{Status: 204}); err != nil {
+				return err
+			}
+			return x.Client.Finish()
+		}
+	}, nil
+}

@@ -50,7 +50,7 @@ func (g *Gateway) prepare(file *routes.File) (all map[string]*service, fresh []*
 	all = map[string]*service{}
 	for _, r := range file.Routes {
 		s := r.Upstream
-		if all[s.Name] != nil {
+		if s == nil || all[s.Name] != nil {
 			continue
 		}
 		id := identity(s)

@@ -44,6 +44,8 @@ const (
 	// not for its host (RFC 9110, 15.5.20).
 	Misdirected = "misdirected_request"
 
+	// AddressDenied: the route does not admit the client's address.
+	AddressDenied = "address_denied"
 	// OriginDenied answers a preflight of a page that may not call the route.
 	OriginDenied = "origin_denied"
 
@@ -89,6 +91,7 @@ var titles = map[string]string{
 	ExpectationFailed:  "The expectation cannot be met",
 	VersionNotAllowed:  "The HTTP version is not supported",
 	RequestTimeout:     "The request did not arrive in time",
+	AddressDenied:      "Requests from this address are not allowed here",
 	OriginDenied:       "Pages of this origin may not call this",
 	Misdirected:        "This connection is not for the request's host",
 	TokenMissing:       "An access token is required",

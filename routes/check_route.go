@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 )
 
 func (c *checker) routes() {
@@ -149,14 +150,36 @@ func upperMethod(m string) string {
 }
 
 func (c *checker) routeService(r *Route) {
+	if !c.written(&r.Service) && r.redirects() {
+		return
+	}
 	if !c.required(&r.Service, "service", r.Pos) {
 		return
 	}
 	if r.Upstream = c.file.Services[r.Service]; r.Upstream != nil || c.broken(&c.file.Services) {
+		c.timeout(r)
 		return
 	}
 	names := slices.Collect(maps.Keys(c.file.Services))
 	c.suggest(c.at(&r.Service, r.Pos), nearest(r.Service, names), "unknown service %q; declared: %s", r.Service, declared(names))
+}
+
+// redirects reports whether every request of the route is answered by a
+// redirect, so that it needs no service.
+func (r *Route) redirects() bool {
+	n := r.settings["redirect"].n
+	return n != nil && n.find("to") != nil
+}
+
+// timeout gives a route with a timeout of its own a service that has it.
+func (c *checker) timeout(r *Route) {
+	if !c.written(&r.Timeout) || c.broken(&r.Timeout) || r.Upstream == nil {
+		return
+	}
+	within(c, &r.Timeout, "timeout", time.Millisecond, 24*time.Hour)
+	own := *r.Upstream
+	own.Timeouts.Request = r.Timeout
+	r.Upstream = &own
 }
 
 // access is "deny by default": who may call was written, once.

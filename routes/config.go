@@ -274,10 +274,13 @@ type Route struct {
 	// RateLimits are the route's limits, shared ones resolved.
 	RateLimits []*RateLimit `yaml:"rate_limit"`
 	Rewrite    *Rewrite     `yaml:"rewrite"`
+	// Timeout takes the place of the service's timeouts.request; 0: it does not.
+	Timeout time.Duration `yaml:"timeout"`
 	// AllowEncodedSlash lets %2F pass in the path of this route.
 	AllowEncodedSlash bool `yaml:"allow_encoded_slash"`
 
-	// Index is the route's place in File.Routes, Upstream its service.
+	// Index is the route's place in File.Routes, Upstream its service, with
+	// the route's own timeout; nil for a route that redirects every request.
 	Index    int      `yaml:"-"`
 	Upstream *Service `yaml:"-"`
 

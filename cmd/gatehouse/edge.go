@@ -119,7 +119,7 @@ func (e *edge) check(file *routes.File) error {
 
 // prepare makes the parts ready for file's routes, before they go live.
 func (e *edge) prepare(file *routes.File) error {
-	e.verifier.WantClaims(auth.ClaimsWanted(file.Routes))
+	e.verifier.WantClaims(append(auth.ClaimsWanted(file.Routes), plugins.ClaimsRead(e.plugins, file.Routes)...))
 	if err := e.verifier.SetIssuers(file.Issuers); err != nil {
 		return err
 	}

@@ -13,7 +13,10 @@ import (
 	"github.com/gatehouse/gatehouse/plugins/bodylimit"
 	"github.com/gatehouse/gatehouse/plugins/breaker"
 	"github.com/gatehouse/gatehouse/plugins/cors"
+	"github.com/gatehouse/gatehouse/plugins/headers"
+	"github.com/gatehouse/gatehouse/plugins/ipallow"
 	"github.com/gatehouse/gatehouse/plugins/ratelimit"
+	"github.com/gatehouse/gatehouse/plugins/redirect"
 	"github.com/gatehouse/gatehouse/plugins/retry"
 	"github.com/gatehouse/gatehouse/plugins/rewrite"
 )
@@ -31,9 +34,16 @@ type Deps struct {
 
 // All returns the plugins in their order.
 func All(d Deps) []plugins.Plugin {
+	rules := headers.New()
 	list := []plugins.Plugin{
-		// Refusals of all others need its fields, or a page cannot read them.
+		// Whoever may not come at all learns nothing more.
+		ipallow.New(),
+		// Refusals of all others need their fields: a page could not read them
+		// else, and what is said of all answers is said of refusals too.
 		cors.New(),
+		rules.EarlyResponses(),
+		// Who came in plain must not be asked for a token.
+		redirect.New(),
 		// What can be refused by the head alone costs nothing else.
 		bodylimit.New(),
 		// Limits by address come before auth: they also slow down who guesses
@@ -51,8 +61,9 @@ func All(d Deps) []plugins.Plugin {
 		list = append(list, d.Identity)
 	}
 	return append(list,
-		// It changes what is forwarded; everything that judges the path has
+		// They change what is forwarded; everything that judges the request has
 		// judged it.
+		rules,
 		rewrite.New(),
 		// Retry stands before the breaker: the circuit judges every attempt,
 		// and none is repeated against an open circuit.
@@ -63,4 +74,6 @@ func All(d Deps) []plugins.Plugin {
 
 // Names are the keys that plugins add to a route in the configuration file.
 // Those of auth, rate_limit and of services are part of the file itself.
-func Names() []string { return []string{bodylimit.Name, cors.Name} }
+func Names() []string {
+	return []string{bodylimit.Name, cors.Name, headers.Name, ipallow.Name, redirect.Name}
+}

@@ -61,7 +61,10 @@ func TestOrder(t *testing.T) {
 	for _, p := range All(newDeps()) {
 		names = append(names, p.Name())
 	}
-	want := []string{"cors", "body_limit", "rate_limit", "auth", "rate_limit", "rewrite", "retry", "breaker"}
+	want := []string{
+		"ip_allow", "cors", "headers", "redirect", "body_limit", "rate_limit", "auth", "rate_limit",
+		"headers", "rewrite", "retry", "breaker",
+	}
 	for i := range max(len(names), len(want)) {
 		if i >= len(names) || i >= len(want) || names[i] != want[i] {
 			t.Fatalf("order %v, want %v", names, want)
