@@ -163,7 +163,7 @@ func TestOAuth05To09_MalformedRequestsAreSentBack(t *testing.T) {
 	f("15 the server's own scope for a user", "invalid_scope", "scope", "openid gatehouse:admin", "client_id", "first", "redirect_uri", "https://first.example.com/cb")
 	f("15 scope that does not exist", "invalid_scope", "scope", "openid nonsense")
 	f("56 unknown resource", "invalid_target", "resource", "https://evil.example.com")
-	f("request object", "request_not_supported", "request", "eyJhbGciOiJub25lIn0.e30.")
+	f("request object", "invalid_request_object", "request", "eyJhbGciOiJub25lIn0.e30.")
 	f("request_uri", "request_uri_not_supported", "request_uri", "https://127.0.0.1/x")
 	f("prompt none and login", "invalid_request", "prompt", "none login")
 	f("max_age", "invalid_request", "max_age", "soon")

@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -26,6 +27,7 @@ import (
 	"github.com/gatehouse/gatehouse/authserver/clients"
 	"github.com/gatehouse/gatehouse/authserver/consent"
 	"github.com/gatehouse/gatehouse/authserver/device"
+	"github.com/gatehouse/gatehouse/authserver/dpop"
 	"github.com/gatehouse/gatehouse/authserver/grants"
 	"github.com/gatehouse/gatehouse/authserver/introspect"
 	"github.com/gatehouse/gatehouse/authserver/login"
@@ -35,6 +37,7 @@ import (
 	"github.com/gatehouse/gatehouse/authserver/revocation"
 	"github.com/gatehouse/gatehouse/authserver/revoke"
 	"github.com/gatehouse/gatehouse/authserver/scopes"
+	"github.com/gatehouse/gatehouse/authserver/sender"
 	"github.com/gatehouse/gatehouse/authserver/session"
 	"github.com/gatehouse/gatehouse/authserver/store"
 	"github.com/gatehouse/gatehouse/authserver/tokens"
@@ -100,7 +103,7 @@ func New(ctx context.Context, c Config) (*Server, error) {
 	}
 	s := &Server{
 		config:  c,
-		clients: clients.New(c.Store, c.Now),
+		clients: clients.New(clients.Config{Store: c.Store, Once: c.Store, Issuer: c.Issuer, Fetch: c.Fetch, Now: c.Now}),
 		users:   users.New(c.Store, users.NewMemoryThrottle(c.Now), c.Now),
 		scopes:  scopes.New(c.Audience),
 		pages:   pages,
@@ -108,6 +111,7 @@ func New(ctx context.Context, c Config) (*Server, error) {
 		audit:   audit.New(c.Store, c.Audit, c.Now),
 		metadata: metadata.New(metadata.Config{
 			Issuer: c.Issuer, Algorithm: c.Keys.Algorithm(), Keys: c.Keys, KeysMaxAge: c.KeysMaxAge,
+			RequirePAR: c.RequirePAR, MutualTLS: c.MutualTLS,
 		}),
 	}
 	s.mount(place, pages, sessions)
@@ -127,8 +131,13 @@ func (s *Server) mount(place metadata.Places, pages *web.Pages, sessions *sessio
 	guard := &web.Guard{Key: c.Keys.Derive("key:csrf", 0), Origin: origin(c.Issuer)}
 	base := place.Base
 
+	holder := &sender.Checker{Once: c.Store, Now: c.Now}
+	if c.DPoPNonce {
+		holder.Nonces = Nonces(c.Keys)
+	}
 	token := grants.New(grants.Config{
 		Issuer: c.Issuer, Clients: s.clients, Users: s.users, Scopes: s.scopes, Tokens: issuer, Gate: s.gate,
+		Sender: holder, Limits: c.Limits,
 		Store: c.Store, Audit: s.audit, Observer: c.Observer, Available: s.health.err, Now: c.Now,
 		RefreshTTL: c.RefreshTTL, RefreshIdle: c.RefreshIdle, Grace: c.RefreshGrace,
 	})
@@ -138,10 +147,11 @@ func (s *Server) mount(place metadata.Places, pages *web.Pages, sessions *sessio
 	introspection := introspect.New(introspect.Config{
 		Issuer: c.Issuer, Clients: s.clients, Users: s.users, Scopes: s.scopes, Tokens: issuer, Store: c.Store, Now: c.Now,
 	})
-	info := userinfo.New(userinfo.Config{Issuer: c.Issuer, Users: s.users, Scopes: s.scopes, Tokens: issuer})
+	info := userinfo.New(userinfo.Config{Issuer: c.Issuer, Users: s.users, Scopes: s.scopes, Tokens: issuer, Sender: holder})
 	authorization := authorize.New(authorize.Config{
 		Issuer: c.Issuer, Path: base, Clients: s.clients, Users: s.users, Scopes: s.scopes, Sessions: sessions,
 		Tokens: issuer, Store: c.Store, Audit: s.audit, Now: c.Now, CodeTTL: c.CodeTTL,
+		Sender: holder, RequirePAR: c.RequirePAR,
 	})
 	signIn := login.New(login.Config{
 		Path: base, Pages: pages, Guard: guard, Sessions: sessions, Users: s.users, Revoker: revoker,
@@ -171,6 +181,7 @@ func (s *Server) mount(place metadata.Places, pages *web.Pages, sessions *sessio
 
 		base + "/oauth/jwks":       cors.Handler(api.Handler(s.metadata.KeySet, get, head), "GET, HEAD"),
 		base + "/oauth/token":      cors.Handler(counted.Handler(token.Serve, post), "POST"),
+		base + "/oauth/par":        cors.Handler(api.Handler(authorization.Push, post), "POST"),
 		base + "/oauth/revoke":     cors.Handler(api.Handler(revocations.Serve, post), "POST"),
 		base + "/oauth/introspect": api.Handler(introspection.Serve, post),
 		base + "/oauth/userinfo":   cors.Handler(api.Handler(info.Serve, get, post), "GET, POST"),
@@ -214,6 +225,11 @@ func (s *Server) Reload(ctx context.Context, d Declared) error {
 			problems = append(problems, err)
 			continue
 		}
+		for _, r := range one.Resources {
+			if r != s.config.Audience && !slices.Contains(d.Resources, r) {
+				problems = append(problems, fmt.Errorf("client %q: resource %q is not the audience of any route", c.ID, r))
+			}
+		}
 		stored = append(stored, one)
 	}
 	known, err := s.clients.Prepare(ctx, stored, list.Known)
@@ -232,6 +248,10 @@ func (s *Server) Reload(ctx context.Context, d Declared) error {
 	s.metadata.Advertise(s.scopes.Advertised())
 	return nil
 }
+
+// Nonces are the nonces of DPoP proofs; those that replicas derive from the same
+// keys are the same.
+func Nonces(k tokens.Keys) *dpop.Nonces { return dpop.NewNonces(k.Derive("key:dpop-nonce", 0)) }
 
 // Noted tells the server of revocations that came from other replicas, so that
 // it mints no token that they cover. It may be called with any entry, more

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/gatehouse/gatehouse/authserver/clients"
+	"github.com/gatehouse/gatehouse/authserver/fetch"
+	"github.com/gatehouse/gatehouse/authserver/grants"
 	"github.com/gatehouse/gatehouse/authserver/store"
 	"github.com/gatehouse/gatehouse/authserver/users"
 )
@@ -41,6 +43,18 @@ type Config struct {
 	// AuditRetention is how long audit events are kept; zero: for ever.
 	AuditRetention time.Duration
 
+	// RequirePAR refuses authorization requests that were not pushed.
+	RequirePAR bool
+	// DPoPNonce demands a nonce of ours in every DPoP proof.
+	DPoPNonce bool
+	// MutualTLS tells that some listener verifies client certificates: without
+	// one the methods that need them are not advertised.
+	MutualTLS bool
+	// Limits bound the requests to the token endpoint.
+	Limits grants.Limits
+	// Fetch gets what clients publish; nil: https from public addresses.
+	Fetch *fetch.Fetcher
+
 	Declared Declared
 	Store    store.Store
 	Keys     Keys
@@ -66,23 +80,23 @@ type Declared struct {
 	Theme string
 }
 
-// Client is a declared client. An empty Secret makes it a public one.
+// Client is a declared client. An empty Secret makes it a public one, unless
+// its settings name another method.
 type Client struct {
 	ID, Name, Secret       string
 	Grants, Scopes         []string
 	RedirectURIs           []string
 	PostLogoutRedirectURIs []string
 	SkipConsent            bool
-	// Exchange is the policy of token exchange; nil: none is allowed.
-	Exchange *store.ExchangePolicy
+	store.ClientSettings
 }
 
 func (c Client) stored() (store.Client, error) {
 	s := store.Client{
 		ID: c.ID, Name: c.Name, Grants: clients.GrantTypes(c.Grants), Scopes: c.Scopes, RedirectURIs: c.RedirectURIs,
 		PostLogoutRedirectURIs: c.PostLogoutRedirectURIs, SkipConsent: c.SkipConsent,
+		ClientSettings: c.ClientSettings,
 	}
-	s.Exchange = c.Exchange
 	if c.Secret == "" {
 		return s, nil
 	}
@@ -149,6 +163,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Now == nil {
 		c.Now = time.Now
+	}
+	if c.Fetch == nil {
+		c.Fetch = fetch.New(fetch.Config{})
 	}
 	if c.Observer == nil {
 		c.Observer = nobody{}

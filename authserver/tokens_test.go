@@ -194,13 +194,13 @@ func TestOAuth49_MetadataSaysExactlyWhatWorks(t *testing.T) {
 		if l := fmt.Sprint(oidc.json["scopes_supported"]); !strings.Contains(l, "read:orders") || strings.Contains(l, "gatehouse:") {
 			t.Errorf("scopes %s", l)
 		}
-		for _, name := range []string{"request_parameter_supported", "request_uri_parameter_supported", "claims_parameter_supported"} {
+		for _, name := range []string{"request_uri_parameter_supported", "claims_parameter_supported"} {
 			if oidc.json[name] != false {
 				t.Errorf("%s = %v; absent would mean something else", name, oidc.json[name])
 			}
 		}
 		// What comes later is not there, and not advertised.
-		for _, later := range []string{"par", "register", "account", "nonsense"} {
+		for _, later := range []string{"register", "account", "nonsense"} {
 			if r := e.get(path + "/oauth/" + later); r.status != 404 {
 				t.Errorf("/oauth/%s: %d", later, r.status)
 			}

@@ -21,6 +21,7 @@ import (
 	"github.com/gatehouse/gatehouse/authserver/clients"
 	"github.com/gatehouse/gatehouse/authserver/oauth"
 	"github.com/gatehouse/gatehouse/authserver/scopes"
+	"github.com/gatehouse/gatehouse/authserver/sender"
 	"github.com/gatehouse/gatehouse/authserver/session"
 	"github.com/gatehouse/gatehouse/authserver/store"
 	"github.com/gatehouse/gatehouse/authserver/tokens"
@@ -32,6 +33,7 @@ import (
 type Store interface {
 	AddCode(ctx context.Context, c store.Code) error
 	Consent(ctx context.Context, subject, clientID string) (store.Consent, error)
+	store.PushedRequests
 }
 
 // Config is what an Endpoint needs.
@@ -48,6 +50,9 @@ type Config struct {
 	Audit    *audit.Log
 	Now      func() time.Time
 	CodeTTL  time.Duration
+	Sender   *sender.Checker
+	// RequirePAR refuses requests that were not pushed, of every client.
+	RequirePAR bool
 }
 
 // Endpoint is the authorization endpoint. It is safe for concurrent use.
@@ -59,16 +64,28 @@ func New(c Config) *Endpoint { return &Endpoint{c} }
 // Serve answers an authorization request, or the return from a page.
 func (e *Endpoint) Serve(w http.ResponseWriter, r *http.Request) error {
 	ctx := r.Context()
-	form, query, done, err := e.read(r)
+	form, done, err := e.read(r)
 	if err != nil {
 		return err
+	}
+	from := origin{done.Pushed, done.Signed}
+	if done.Query == "" {
+		outer := form
+		if form, from, err = e.resolve(ctx, form); err != nil {
+			return e.unresolved(ctx, w, outer, err)
+		}
 	}
 	q, err := e.target(ctx, form)
 	if err != nil {
 		return err
 	}
-	if err := e.check(q); err != nil {
+	q.from = from
+	if err := e.check(q, from); err != nil {
 		return e.refuse(w, q, err)
+	}
+	query := form.Encode()
+	if len(query) > maxQuery {
+		return oauth.Refuse(oauth.InvalidRequest, "The request is too long.")
 	}
 	if done.Denied {
 		return e.refuse(w, q, oauth.Refuse(oauth.AccessDenied, "the user did not allow it"))
@@ -99,9 +116,9 @@ func (e *Endpoint) Serve(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// read returns the request's parameters, the same as a query, and what the
-// pages found out if the request comes back from one.
-func (e *Endpoint) read(r *http.Request) (web.Form, string, session.Interaction, error) {
+// read returns the request's parameters, and what the pages found out if the
+// request comes back from one.
+func (e *Endpoint) read(r *http.Request) (web.Form, session.Interaction, error) {
 	var done session.Interaction
 	query := r.URL.RawQuery
 	if r.Method == http.MethodPost {
@@ -109,28 +126,38 @@ func (e *Endpoint) read(r *http.Request) (web.Form, string, session.Interaction,
 		// makes both the same from here on.
 		form, err := web.ParseBody(r)
 		if err != nil {
-			return nil, "", done, err
+			return nil, done, err
 		}
 		query = form.Encode()
 	}
 	if len(query) > 2*maxQuery {
-		return nil, "", done, oauth.Refuse(oauth.InvalidRequest, "The request is too long.")
+		return nil, done, oauth.Refuse(oauth.InvalidRequest, "The request is too long.")
 	}
 	form, err := web.ParseQuery(query)
 	if err != nil {
-		return nil, "", done, err
+		return nil, done, err
 	}
 	if handle := form.Value("i"); handle != "" && r.Method == http.MethodGet {
 		if done, err = e.Sessions.Open(e.Sessions.Browser(r), handle); err != nil {
-			return nil, "", done, oauth.Refuse(oauth.InvalidRequest, "This sign-in began in another browser or took too long.")
+			return nil, done, oauth.Refuse(oauth.InvalidRequest, "This sign-in began in another browser or took too long.")
 		}
-		query = done.Query
-		form, err = web.ParseQuery(query)
+		form, err = web.ParseQuery(done.Query)
 	}
-	if len(query) > maxQuery {
-		return nil, "", done, oauth.Refuse(oauth.InvalidRequest, "The request is too long.")
+	return form, done, err
+}
+
+// unresolved answers a request whose signed object is not good: the client
+// learns it where the rest of the request tells a place of the client's.
+func (e *Endpoint) unresolved(ctx context.Context, w http.ResponseWriter, outer web.Form, err error) error {
+	var refusal *oauth.Error
+	if !errors.As(err, &refusal) || refusal.Code != oauth.InvalidRequestObject && refusal.Code != oauth.RequestURINotSupported {
+		return err
 	}
-	return form, query, done, err
+	q, unknown := e.target(ctx, outer)
+	if unknown != nil {
+		return err
+	}
+	return e.refuse(w, q, err)
 }
 
 // refuse sends an error back to the client, whose redirect URI is known to be
@@ -183,7 +210,8 @@ func (e *Endpoint) toLogin(w http.ResponseWriter, r *http.Request, q *request, s
 		return e.refuse(w, q, oauth.Refuse(oauth.LoginRequired, "the user signed in as somebody else"))
 	}
 	return e.to(w, r, "login", session.Interaction{
-		Query: query, ClientID: q.client.ID, ClientName: q.client.Title(), Redirect: q.redirect,
+		Query: query, Pushed: q.from.pushed, Signed: q.from.signed,
+		ClientID: q.client.ID, ClientName: q.client.Title(), Redirect: q.redirect,
 		Hint: q.form.Value("login_hint"), Locales: q.form.Value("ui_locales"),
 	})
 }
@@ -220,7 +248,8 @@ func (e *Endpoint) toConsent(w http.ResponseWriter, r *http.Request, q *request,
 		return e.refuse(w, q, oauth.Refuse(oauth.ConsentRequired, "the user has to allow this first"))
 	}
 	return e.to(w, r, "consent", session.Interaction{
-		Query: query, ClientID: q.client.ID, ClientName: q.client.Title(), Redirect: q.redirect,
+		Query: query, Pushed: q.from.pushed, Signed: q.from.signed,
+		ClientID: q.client.ID, ClientName: q.client.Title(), Redirect: q.redirect,
 		Scopes: q.scopes, Session: s.ID, LoggedIn: done.LoggedIn, Locales: q.form.Value("ui_locales"),
 	})
 }
@@ -243,6 +272,7 @@ func (e *Endpoint) issue(ctx context.Context, r *http.Request, q *request, s sto
 		Hash: hash, ClientID: q.client.ID, RedirectURI: q.redirect, Challenge: q.challenge, Nonce: q.nonce,
 		Scopes: q.scopes, Resources: q.resources, Subject: s.Subject, Session: s.ID, Grant: grant,
 		ACR: s.ACR, AuthTime: s.AuthTime, Expires: e.Now().Add(e.CodeTTL),
+		DPoPKey: q.key,
 	})
 	if errors.Is(err, store.ErrExpired) {
 		return "", err

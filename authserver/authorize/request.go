@@ -26,34 +26,37 @@ type request struct {
 	redirect string
 	state    string
 	form     web.Form
+	from     origin
 
 	scopes    []string
 	resources []string
 	challenge string
 	nonce     string
+	key       string // that the code is bound to (RFC 9449, 10)
 	hint      string // subject of a valid id_token_hint
 	prompt    []string
 	maxAge    int64 // -1: none
 }
 
+var errTarget = oauth.Refuse(oauth.InvalidRequest, "The application or the address to return to is not registered.")
+
 // target finds where the answer goes. Until it has, nothing is redirected
 // (RFC 9700, 4.11.2), and one and the same page answers an unknown client and
 // a redirect URI that is not the client's.
 func (e *Endpoint) target(ctx context.Context, form web.Form) (*request, error) {
-	refusal := oauth.Refuse(oauth.InvalidRequest, "The application or the address to return to is not registered.")
 	if form.Count("client_id") != 1 || form.Count("redirect_uri") > 1 {
-		return nil, refusal
+		return nil, errTarget
 	}
 	c, err := e.Clients.Client(ctx, form.Value("client_id"))
 	if errors.Is(err, store.ErrNotFound) {
-		return nil, refusal
+		return nil, errTarget
 	}
 	if err != nil {
 		return nil, oauth.Unavailable(fmt.Errorf("look up the client: %w", err))
 	}
 	uri, ok := c.Redirect(form.Value("redirect_uri"))
 	if !ok {
-		return nil, refusal
+		return nil, errTarget
 	}
 	q := &request{client: c, redirect: uri, form: form, maxAge: -1}
 	if form.Count("state") == 1 {
@@ -63,15 +66,17 @@ func (e *Endpoint) target(ctx context.Context, form web.Form) (*request, error) 
 }
 
 // check reads the rest of the request. Errors are for the client.
-func (e *Endpoint) check(q *request) error {
+func (e *Endpoint) check(q *request, from origin) error {
 	f := q.form
 	switch {
 	case f.Repeated() != "":
 		return oauth.Refuse(oauth.InvalidRequest, "a parameter occurs more than once")
-	case f.Value("request") != "":
-		return oauth.Refuse(oauth.RequestNotSupported, "request objects are not supported")
-	case f.Value("request_uri") != "":
-		return oauth.Refuse(oauth.RequestURINotSupported, "request_uri is not supported")
+	case !from.pushed && (e.RequirePAR || q.client.RequirePAR):
+		return oauth.Refuse(oauth.InvalidRequest, "the request must be pushed to the server first")
+	case !from.signed && q.client.RequireSigned:
+		return oauth.Refuse(oauth.InvalidRequest, "the request must be signed")
+	case q.client.RequireState && q.state == "":
+		return oauth.Refuse(oauth.InvalidRequest, "state is missing")
 	case f.Value("response_type") == "":
 		return oauth.Refuse(oauth.InvalidRequest, "response_type is missing")
 	case f.Value("response_type") != "code":
@@ -89,11 +94,14 @@ func (e *Endpoint) check(q *request) error {
 		return err
 	}
 	q.nonce = f.Value("nonce")
+	if q.key = f.Value("dpop_jkt"); q.key != "" && (len(q.key) != 43 || strings.ContainsFunc(q.key, notBase64URL)) {
+		return oauth.Refuse(oauth.InvalidRequest, "dpop_jkt must be 43 characters of base64url")
+	}
 	var err error
 	if q.scopes, err = e.Scopes.Grant(f.Value("scope"), scopes.Personal(q.client.Scopes)); err != nil {
 		return err
 	}
-	if q.resources, err = e.Scopes.Audience(f.All("resource")); err != nil {
+	if q.resources, err = e.Scopes.Audience(f.All("resource"), q.client.Resources); err != nil {
 		return err
 	}
 	if hint := f.Value("id_token_hint"); hint != "" {

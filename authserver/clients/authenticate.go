@@ -10,18 +10,17 @@ import (
 	"net/url"
 	"strings"
 
+	"github.com/gatehouse/gatehouse/authserver/jose"
 	"github.com/gatehouse/gatehouse/authserver/oauth"
 	"github.com/gatehouse/gatehouse/authserver/store"
 	"github.com/gatehouse/gatehouse/authserver/web"
 )
 
-// Methods are the client authentication methods that work.
-var Methods = [...]string{"client_secret_basic", "client_secret_post", "none"}
-
 // credentials are what a request says about its client.
 type credentials struct {
 	method     string
 	id, secret string
+	assertion  *assertion
 }
 
 // Attempt is what is known about an authentication whether it succeeded or not.
@@ -31,9 +30,10 @@ type Attempt struct {
 	ClientID string
 }
 
-// Authenticate finds the client of a request and checks its secret. A public
-// client only identifies itself; whoever needs a proof asks Client.Public.
-// Errors are *oauth.Error.
+// Authenticate finds the client of a request and checks that it is the one: by
+// its secret, its signature or its certificate, whichever it is registered
+// with. A public client only identifies itself; whoever needs a proof asks
+// Client.Public. Errors are *oauth.Error.
 func (r *Registry) Authenticate(req *http.Request, form web.Form) (*Client, Attempt, error) {
 	cred, err := read(req.Header["Authorization"], form)
 	if err != nil {
@@ -46,13 +46,54 @@ func (r *Registry) Authenticate(req *http.Request, form web.Form) (*Client, Atte
 	}
 	if c != nil {
 		attempt.ClientID = c.ID
+		if m := c.Method(); cred.method == None && (m == TLSClient || m == SelfSignedTLS) {
+			attempt.Method = m
+		}
 	}
-	if !proven(c, cred) {
-		refusal := oauth.Refuse(oauth.InvalidClient, "the client is unknown or did not prove who it is")
-		refusal.Basic = cred.method == "client_secret_basic"
+	if err := r.prove(req, c, &cred, attempt.Method); err != nil {
+		var refusal *oauth.Error
+		if errors.As(err, &refusal) {
+			return nil, attempt, refusal
+		}
+		refusal = oauth.Refuse(oauth.InvalidClient, "the client is unknown or did not prove who it is")
+		refusal.Basic = cred.method == SecretBasic
 		return nil, attempt, refusal
 	}
 	return c, attempt, nil
+}
+
+var errProof = errors.New("no proof")
+
+// prove checks the proof that goes with the method. An error that is not an
+// *oauth.Error is told to nobody.
+func (r *Registry) prove(req *http.Request, c *Client, cred *credentials, method string) error {
+	switch method {
+	case PrivateKeyJWT:
+		if c == nil || c.Method() != method {
+			return errProof
+		}
+		return r.check(req.Context(), c, cred.assertion)
+	case TLSClient, SelfSignedTLS:
+		cert := web.Certificate(req)
+		if cert == nil {
+			return errProof
+		}
+		var keys []jose.Key
+		if method == SelfSignedTLS {
+			var err error
+			if keys, err = r.keys(req.Context(), c, ""); errors.Is(err, ErrKeys) {
+				return oauth.Unavailable(err)
+			}
+		}
+		if !c.shows(cert, keys) {
+			return errProof
+		}
+		return nil
+	}
+	if !proven(c, *cred) {
+		return errProof
+	}
+	return nil
 }
 
 // proven compares digests, also with nothing where there is no client, so that
@@ -72,22 +113,18 @@ func proven(c *Client, cred credentials) bool {
 		}
 		match |= subtle.ConstantTimeCompare(presented[:], h[:])
 	}
-	switch {
-	case c == nil:
+	if c == nil || !c.accepts(cred.method) {
 		return false
-	case c.Public():
-		return cred.method == "none"
 	}
-	return cred.method != "none" && match == 1
+	return cred.method == None || match == 1
 }
 
 // read finds the one way in which a request names its client.
 func read(authorization []string, form web.Form) (credentials, error) {
 	id, secret := form.Value("client_id"), form.Value("client_secret")
-	if form.Value("client_assertion") != "" || form.Value("client_assertion_type") != "" {
-		return credentials{}, oauth.Refuse(oauth.InvalidClient, "client assertions are not supported")
-	}
 	switch {
+	case form.Value("client_assertion") != "" || form.Value("client_assertion_type") != "":
+		return readAssertion(authorization, form)
 	case len(authorization) > 1:
 		return credentials{}, oauth.Refuse(oauth.InvalidRequest, "there is more than one Authorization field")
 	case len(authorization) == 1:
@@ -105,9 +142,28 @@ func read(authorization []string, form web.Form) (credentials, error) {
 	case id == "":
 		return credentials{}, oauth.Refuse(oauth.InvalidClient, "the request names no client")
 	case secret != "":
-		return credentials{"client_secret_post", id, secret}, nil
+		return credentials{method: SecretPost, id: id, secret: secret}, nil
 	}
-	return credentials{"none", id, ""}, nil
+	return credentials{method: None, id: id}, nil
+}
+
+// readAssertion takes the client's name from the assertion; client_id may
+// repeat it (RFC 7521, 4.2).
+func readAssertion(authorization []string, form web.Form) (credentials, error) {
+	if len(authorization) > 0 || form.Value("client_secret") != "" {
+		return credentials{}, oauth.Refuse(oauth.InvalidRequest, "the client authenticates in two ways at once")
+	}
+	if form.Value("client_assertion_type") != AssertionType {
+		return credentials{}, oauth.Refuse(oauth.InvalidClient, "the client assertion is of an unknown type")
+	}
+	a, err := parseAssertion(form.Value("client_assertion"))
+	if err != nil {
+		return credentials{}, oauth.Refuse(oauth.InvalidClient, "the client assertion is malformed, or its algorithm is not allowed")
+	}
+	if id := form.Value("client_id"); id != "" && id != a.claims.Subject {
+		return credentials{}, oauth.Refuse(oauth.InvalidClient, "client_id differs from the client assertion's subject")
+	}
+	return credentials{method: PrivateKeyJWT, id: a.claims.Subject, assertion: a}, nil
 }
 
 // readBasic decodes id and secret, which are form-urlencoded inside Basic
@@ -137,5 +193,5 @@ func readBasic(field string) (credentials, error) {
 			return credentials{}, malformed
 		}
 	}
-	return credentials{"client_secret_basic", id, secret}, nil
+	return credentials{method: SecretBasic, id: id, secret: secret}, nil
 }

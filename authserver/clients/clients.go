@@ -21,6 +21,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/gatehouse/gatehouse/authserver/fetch"
 	"github.com/gatehouse/gatehouse/authserver/store"
 )
 
@@ -55,8 +56,13 @@ type Client struct {
 	origins []string
 }
 
-// Public reports whether the client has no secret to prove who it is.
-func (c *Client) Public() bool { return len(c.SecretHashes) == 0 }
+// Public reports whether the client has nothing to prove who it is.
+func (c *Client) Public() bool { return c.Method() == None }
+
+// MayTarget reports whether tokens of the client may be for the resource.
+func (c *Client) MayTarget(resource string) bool {
+	return len(c.Resources) == 0 || slices.Contains(c.Resources, resource)
+}
 
 // MayUse reports whether the grant type is in the client's list.
 func (c *Client) MayUse(grant string) bool { return slices.Contains(c.Grants, grant) }
@@ -74,8 +80,11 @@ func (c *Client) Title() string {
 
 // Registry finds clients. It is safe for concurrent use.
 type Registry struct {
-	store store.Clients
-	now   func() time.Time
+	store     store.Clients
+	once      Once
+	issuer    string
+	now       func() time.Time
+	published keySets
 
 	declared atomic.Pointer[map[string]*Client]
 
@@ -91,9 +100,28 @@ type Registry struct {
 // originsAge is how long the origins of stored clients are trusted.
 const originsAge = 5 * time.Second
 
+// Once remembers what must not come twice; see store.Store.
+type Once interface {
+	Once(ctx context.Context, key string, expires time.Time) (fresh bool, err error)
+}
+
+// Config is what a Registry needs.
+type Config struct {
+	Store store.Clients
+	Once  Once
+	// Issuer is the audience of client assertions.
+	Issuer string
+	// Fetch gets the keys that clients publish.
+	Fetch *fetch.Fetcher
+	Now   func() time.Time
+}
+
 // New returns a registry without declared clients.
-func New(s store.Clients, now func() time.Time) *Registry {
-	r := &Registry{store: s, now: now}
+func New(c Config) *Registry {
+	r := &Registry{
+		store: c.Store, once: c.Once, issuer: c.Issuer, now: c.Now,
+		published: keySets{fetch: c.Fetch, now: c.Now, sets: map[string]*fetchedSet{}},
+	}
 	r.declared.Store(&map[string]*Client{})
 	return r
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/gatehouse/gatehouse/authserver/jose"
 	"github.com/gatehouse/gatehouse/authserver/oauth"
 	"github.com/gatehouse/gatehouse/authserver/store"
 )
@@ -32,8 +33,9 @@ func Validate(c store.Client, scopes func(string) bool) error {
 		}
 	}
 	has := func(g string) bool { return slices.Contains(c.Grants, g) }
-	if has(GrantClientCredentials) && len(c.SecretHashes) == 0 {
-		add("client_credentials needs a secret: a public client cannot prove who it is")
+	public := (&Client{Client: c}).Public()
+	if has(GrantClientCredentials) && public {
+		add("client_credentials needs a secret, keys or a certificate: a public client cannot prove who it is")
 	}
 	if has(GrantRefresh) && !has(GrantCode) && !has(GrantDevice) {
 		add("refresh_token needs authorization_code or the device grant: no other grant gives refresh tokens")
@@ -41,8 +43,8 @@ func Validate(c store.Client, scopes func(string) bool) error {
 	if has(GrantCode) && len(c.RedirectURIs) == 0 {
 		add("authorization_code needs at least one redirect URI")
 	}
-	if has(GrantExchange) && len(c.SecretHashes) == 0 {
-		add("token exchange needs a secret: a public client cannot prove who it is")
+	if has(GrantExchange) && public {
+		add("token exchange needs a secret, keys or a certificate: a public client cannot prove who it is")
 	}
 	if has(GrantExchange) != (c.Exchange != nil) {
 		add("the grant token exchange and its policy, exchange, go together")
@@ -57,7 +59,7 @@ func Validate(c store.Client, scopes func(string) bool) error {
 			}
 		}
 	}
-	if c.SkipConsent && len(c.SecretHashes) == 0 {
+	if c.SkipConsent && public {
 		add("a public client cannot skip consent: anybody can pretend to be it")
 	}
 	for _, s := range c.Scopes {
@@ -75,7 +77,65 @@ func Validate(c store.Client, scopes func(string) bool) error {
 			problems = append(problems, err)
 		}
 	}
-	return errors.Join(problems...)
+	return errors.Join(append(problems, validateSettings(c)...)...)
+}
+
+// validateSettings checks what is about keys and certificates.
+func validateSettings(c store.Client) (problems []error) {
+	add := func(format string, args ...any) { problems = append(problems, fmt.Errorf(format, args...)) }
+	method := (&Client{Client: c}).Method()
+	switch method {
+	case SecretBasic, SecretPost:
+		if len(c.SecretHashes) == 0 {
+			add("token_endpoint_auth_method %s needs a secret", method)
+		}
+	case None, PrivateKeyJWT, TLSClient, SelfSignedTLS:
+		if len(c.SecretHashes) > 0 {
+			add("a secret is of no use with token_endpoint_auth_method %s", method)
+		}
+	default:
+		add("token_endpoint_auth_method %q does not exist (there are %s)", method,
+			strings.Join(append(Methods[:], TLSMethods[:]...), ", "))
+	}
+	hasKeys := len(c.JWKS) > 0 || c.JWKSURI != ""
+	if (method == PrivateKeyJWT || method == SelfSignedTLS || c.RequireSigned) && !hasKeys {
+		add("jwks or jwks_uri is missing: there is no key to verify signatures with")
+	}
+	if len(c.JWKS) > 0 {
+		if c.JWKSURI != "" {
+			add("jwks and jwks_uri exclude each other")
+		}
+		if _, err := jose.ParseSet(c.JWKS); err != nil {
+			add("jwks: %w", err)
+		}
+	}
+	if c.JWKSURI != "" && !secureURL(c.JWKSURI) {
+		add("jwks_uri must be an https URL")
+	}
+	if n := names(c.ClientSettings); method == TLSClient && n != 1 {
+		add("%s needs exactly one of tls_client_auth_subject_dn, …_san_dns, …_san_uri, …_san_ip and …_san_email", method)
+	} else if method != TLSClient && n > 0 {
+		add("tls_client_auth_… is for token_endpoint_auth_method %s", TLSClient)
+	}
+	if c.TLSSANIP != "" {
+		if _, err := netip.ParseAddr(c.TLSSANIP); err != nil {
+			add("tls_client_auth_san_ip is not an address")
+		}
+	}
+	for _, r := range c.Resources {
+		// RFC 8707, 2.
+		if u, err := url.Parse(r); err != nil || !u.IsAbs() || strings.Contains(r, "#") {
+			add("resource %q must be an absolute URI without a fragment", r)
+		}
+	}
+	return problems
+}
+
+// secureURL reports whether a URL is https, or http on loopback.
+func secureURL(raw string) bool {
+	u, err := url.Parse(raw)
+	return err == nil && u.Host != "" && u.User == nil && u.Fragment == "" &&
+		(u.Scheme == "https" || u.Scheme == "http" && loopback(u.Hostname()))
 }
 
 // validID allows what can be said in every header and log (VSCHAR, no space).

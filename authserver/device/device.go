@@ -107,7 +107,7 @@ func (e *Endpoint) Start(w http.ResponseWriter, r *http.Request) error {
 	if d.Scopes, err = e.Scopes.Grant(form.Value("scope"), scopes.Personal(c.Scopes)); err != nil {
 		return err
 	}
-	if d.Resources, err = e.Scopes.Audience(form.All("resource")); err != nil {
+	if d.Resources, err = e.Scopes.Audience(form.All("resource"), c.Resources); err != nil {
 		return err
 	}
 	code, userCode, err := e.add(ctx, d)

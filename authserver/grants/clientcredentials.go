@@ -31,7 +31,7 @@ func (e *Endpoint) clientCredentials(ctx context.Context, q *request) (*answer, 
 			own = append(own, s)
 		}
 	}
-	audience, err := e.Scopes.Audience(q.form.All("resource"))
+	audience, err := e.Scopes.Audience(q.form.All("resource"), q.client.Resources)
 	if err != nil {
 		return nil, err
 	}
@@ -40,7 +40,7 @@ func (e *Endpoint) clientCredentials(ctx context.Context, q *request) (*answer, 
 	if err != nil {
 		return nil, err
 	}
-	return e.mint(audit.TokenIssued, tokens.Access{
+	return e.mint(q, audit.TokenIssued, tokens.Access{
 		Subject: subject, ClientID: q.client.ID, Scope: join(own), Audience: audience, Issued: now,
 	})
 }

@@ -71,6 +71,9 @@ func bound(c store.Code, q *request, verifier string) bool {
 	if uri := q.form.Value("redirect_uri"); uri != "" && uri != c.RedirectURI {
 		return false
 	}
+	if c.DPoPKey != "" && c.DPoPKey != q.key { // RFC 9449, 10
+		return false
+	}
 	sum := sha256.Sum256([]byte(verifier))
 	challenge := base64.RawURLEncoding.EncodeToString(sum[:])
 	return subtle.ConstantTimeCompare([]byte(challenge), []byte(c.Challenge)) == 1
@@ -113,8 +116,11 @@ func (e *Endpoint) redeem(ctx context.Context, q *request, c store.Code) (*answe
 		}
 		return nil, oauth.Unavailable(fmt.Errorf("look up the user: %w", err))
 	}
-	audience, err := e.Scopes.Narrow(q.form.All("resource"), c.Resources)
+	audience, err := e.Scopes.Narrow(q.form.All("resource"), c.Resources, q.client.Resources)
 	if err != nil {
+		return nil, err
+	}
+	if err := e.Limits.subject(c.Subject); err != nil {
 		return nil, err
 	}
 	now, err := e.mintTime(ctx, c.ClientID, c.Subject)
@@ -129,6 +135,7 @@ func (e *Endpoint) redeem(ctx context.Context, q *request, c store.Code) (*answe
 			Scopes: c.Scopes, Resources: c.Resources, ACR: c.ACR, Nonce: c.Nonce, AuthTime: c.AuthTime,
 			Created: now, Rotated: now, Expires: now.Add(e.RefreshTTL), IdleUntil: now.Add(e.RefreshIdle), Generation: 1,
 		}
+		q.hold(family)
 		refreshToken, family.Hash = e.Tokens.Refresh(c.Grant, 1)
 	}
 	switch err := e.Store.ConsumeCode(ctx, c.Hash, now, family); {
@@ -139,7 +146,7 @@ func (e *Endpoint) redeem(ctx context.Context, q *request, c store.Code) (*answe
 	case err != nil:
 		return nil, oauth.Unavailable(fmt.Errorf("redeem the code: %w", err))
 	}
-	ans, err := e.mint(audit.TokenIssued, tokens.Access{
+	ans, err := e.mint(q, audit.TokenIssued, tokens.Access{
 		Subject: c.Subject, ClientID: c.ClientID, Scope: join(c.Scopes), Audience: audience, Issued: now,
 		Session: grantSession(c.Scopes, c.Session), Grant: c.Grant, ACR: c.ACR, AuthTime: c.AuthTime,
 	})

@@ -50,8 +50,11 @@ func (e *Endpoint) redeemDevice(ctx context.Context, q *request, d store.Device)
 	} else if err != nil {
 		return nil, oauth.Unavailable(fmt.Errorf("look up the user: %w", err))
 	}
-	audience, err := e.Scopes.Narrow(q.form.All("resource"), d.Resources)
+	audience, err := e.Scopes.Narrow(q.form.All("resource"), d.Resources, q.client.Resources)
 	if err != nil {
+		return nil, err
+	}
+	if err := e.Limits.subject(d.Subject); err != nil {
 		return nil, err
 	}
 	now, err := e.mintTime(ctx, d.ClientID, d.Subject)
@@ -67,6 +70,7 @@ func (e *Endpoint) redeemDevice(ctx context.Context, q *request, d store.Device)
 			Scopes: d.Scopes, Resources: d.Resources, ACR: d.ACR, AuthTime: d.AuthTime,
 			Created: now, Rotated: now, Expires: now.Add(e.RefreshTTL), IdleUntil: now.Add(e.RefreshIdle), Generation: 1,
 		}
+		q.hold(family)
 		refreshToken, family.Hash = e.Tokens.Refresh(d.Grant, 1)
 	}
 	switch err := e.Store.ConsumeDevice(ctx, d.Hash, now, family); {
@@ -75,7 +79,7 @@ func (e *Endpoint) redeemDevice(ctx context.Context, q *request, d store.Device)
 	case err != nil:
 		return nil, oauth.Unavailable(fmt.Errorf("redeem the device code: %w", err))
 	}
-	ans, err := e.mint(audit.TokenIssued, tokens.Access{
+	ans, err := e.mint(q, audit.TokenIssued, tokens.Access{
 		Subject: d.Subject, ClientID: d.ClientID, Scope: join(d.Scopes), Audience: audience, Issued: now,
 		Session: session, Grant: d.Grant, ACR: d.ACR, AuthTime: d.AuthTime,
 	})

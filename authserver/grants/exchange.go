@@ -69,7 +69,7 @@ func (e *Endpoint) exchange(ctx context.Context, q *request) (*answer, error) {
 	} else if !live || !now.Before(subject.Expires) {
 		return nil, errPresented("subject_token")
 	}
-	ans, err := e.mint(audit.TokenExchanged, tokens.Access{
+	ans, err := e.mint(q, audit.TokenExchanged, tokens.Access{
 		Subject: subject.Subject, ClientID: q.client.ID, Scope: join(granted), Audience: audience, Issued: now,
 		Session: subject.Session, Grant: subject.Grant, ACR: subject.ACR, AuthTime: subject.AuthTime,
 		Actor: actor, NotAfter: subject.Expires,
@@ -181,5 +181,5 @@ func (e *Endpoint) exchangeAudience(q *request, subject tokens.Access) ([]string
 	if len(asked) == 0 {
 		return nil, oauth.Refuse(oauth.InvalidTarget, "name the audience: the token's own is not allowed to the client")
 	}
-	return e.Scopes.Narrow(asked, policy)
+	return e.Scopes.Narrow(asked, policy, q.client.Resources)
 }

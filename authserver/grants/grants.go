@@ -20,6 +20,7 @@ import (
 	"github.com/gatehouse/gatehouse/authserver/clients"
 	"github.com/gatehouse/gatehouse/authserver/oauth"
 	"github.com/gatehouse/gatehouse/authserver/scopes"
+	"github.com/gatehouse/gatehouse/authserver/sender"
 	"github.com/gatehouse/gatehouse/authserver/store"
 	"github.com/gatehouse/gatehouse/authserver/tokens"
 	"github.com/gatehouse/gatehouse/authserver/users"
@@ -52,6 +53,8 @@ type Config struct {
 	Scopes   *scopes.Catalogue
 	Tokens   *tokens.Issuer
 	Gate     *tokens.Gate
+	Sender   *sender.Checker
+	Limits   Limits
 	Store    Store
 	Audit    *audit.Log
 	Observer Observer
@@ -79,6 +82,9 @@ type request struct {
 	method string // of client authentication
 	form   web.Form
 	ip     string
+	// key and certificate are the thumbprints of what the sender has proven to
+	// hold and what its tokens will be bound to; "" for none.
+	key, certificate string
 }
 
 // answer is a successful token response (RFC 6749, 5.1).
@@ -122,11 +128,20 @@ func (e *Endpoint) Serve(w http.ResponseWriter, r *http.Request) error {
 	}
 	// 2. The client.
 	q := &request{form: form, ip: web.ClientAddress(r)}
+	if err := e.Limits.address(r); err != nil {
+		return err
+	}
 	client, attempt, err := e.Clients.Authenticate(r, form)
 	if err != nil {
 		return e.refused(r.Context(), q, attempt.ClientID, err)
 	}
 	q.client, q.method = client, attempt.Method
+	if err := e.Limits.client(client.ID); err != nil {
+		return err
+	}
+	if err := e.bind(w, r, q); err != nil {
+		return e.refused(r.Context(), q, client.ID, err)
+	}
 	// 3. The grant.
 	ans, err := e.dispatch(r.Context(), q)
 	if err != nil {
@@ -160,6 +175,34 @@ func (e *Endpoint) dispatch(ctx context.Context, q *request) (*answer, error) {
 	return g(ctx, q)
 }
 
+// bind finds what the tokens will be bound to. A proof binds whoever sends one,
+// a certificate only the clients that are registered so: others may use one
+// for the connection alone.
+func (e *Endpoint) bind(w http.ResponseWriter, r *http.Request, q *request) (err error) {
+	if q.key, err = e.Sender.Proof(w, r, e.Issuer+"/oauth/token", ""); err != nil {
+		return err
+	}
+	if q.key == "" && q.client.DPoPBound {
+		return oauth.Refuse(oauth.InvalidDPoPProof, "the client's tokens are bound to a key: the DPoP field is missing")
+	}
+	if !q.client.CertificateBound {
+		return nil
+	}
+	if q.certificate = sender.Certificate(r); q.certificate == "" {
+		return oauth.Refuse(oauth.InvalidRequest, "the client's tokens are bound to its certificate, which the connection does not have")
+	}
+	return nil
+}
+
+// hold binds the refresh tokens of a public client to what it proved now. Other
+// clients prove with every refresh who they are (RFC 9449, 5), and may change
+// their keys.
+func (q *request) hold(f *store.Family) {
+	if q.client.Public() {
+		f.DPoPKey, f.Certificate = q.key, q.certificate
+	}
+}
+
 // refused records a refusal and returns err.
 func (e *Endpoint) refused(ctx context.Context, q *request, client string, err error) error {
 	reason := oauth.TemporarilyUnavailable
@@ -178,13 +221,18 @@ func (e *Endpoint) refused(ctx context.Context, q *request, client string, err e
 }
 
 // mint makes the access token and the answer around it.
-func (e *Endpoint) mint(action string, a tokens.Access) (*answer, error) {
+func (e *Endpoint) mint(q *request, action string, a tokens.Access) (*answer, error) {
+	a.DPoPKey, a.Certificate = q.key, q.certificate
+	kind := "Bearer"
+	if q.key != "" {
+		kind = "DPoP" // RFC 9449, 5
+	}
 	token, err := e.Tokens.Mint(&a)
 	if err != nil {
 		return nil, oauth.Failed(err)
 	}
 	return &answer{
-		AccessToken: token, TokenType: "Bearer", ExpiresIn: int64(a.Expires.Sub(a.Issued.Truncate(time.Second)) / time.Second),
+		AccessToken: token, TokenType: kind, ExpiresIn: int64(a.Expires.Sub(a.Issued.Truncate(time.Second)) / time.Second),
 		Scope: a.Scope, action: action, access: a,
 	}, nil
 }

@@ -57,7 +57,7 @@ func (e *Endpoint) refresh(ctx context.Context, q *request) (*answer, error) {
 	if refusal != nil {
 		return nil, refusal
 	}
-	ans, err := e.mint(audit.TokenRefreshed, tokens.Access{
+	ans, err := e.mint(q, audit.TokenRefreshed, tokens.Access{
 		Subject: f.Subject, ClientID: f.ClientID, Scope: join(granted), Audience: audience, Issued: now,
 		Session: f.Session, Grant: f.Grant, ACR: f.ACR, AuthTime: f.AuthTime,
 	})
@@ -79,6 +79,12 @@ func (e *Endpoint) permitted(ctx context.Context, q *request, f store.Family) (g
 	} else if err != nil {
 		return nil, nil, oauth.Unavailable(fmt.Errorf("look up the user: %w", err))
 	}
+	if f.DPoPKey != "" && f.DPoPKey != q.key || f.Certificate != "" && f.Certificate != q.certificate {
+		return nil, nil, errRefresh
+	}
+	if err := e.Limits.subject(f.Subject); err != nil {
+		return nil, nil, err
+	}
 	still := e.Scopes.Still(f.Scopes, q.client.Scopes)
 	granted = still
 	if asked := q.form.Value("scope"); asked != "" {
@@ -86,7 +92,7 @@ func (e *Endpoint) permitted(ctx context.Context, q *request, f store.Family) (g
 			return nil, nil, oauth.Refuse(oauth.InvalidScope, "a scope is beyond what was granted")
 		}
 	}
-	audience, err = e.Scopes.Narrow(q.form.All("resource"), f.Resources)
+	audience, err = e.Scopes.Narrow(q.form.All("resource"), f.Resources, q.client.Resources)
 	return granted, audience, err
 }
 

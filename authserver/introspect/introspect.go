@@ -65,6 +65,14 @@ type answer struct {
 	AuthTime  int64    `json:"auth_time,omitempty"`
 	// Actor is who acts for the subject (RFC 8693, 4.1).
 	Actor *tokens.Actor `json:"act,omitempty"`
+	// Confirm lets a resource server check the binding itself (RFC 9449, 6.2;
+	// RFC 8705, 3.2).
+	Confirm *confirm `json:"cnf,omitempty"`
+}
+
+type confirm struct {
+	Key         string `json:"jkt,omitempty"`
+	Certificate string `json:"x5t#S256,omitempty"`
 }
 
 // Serve answers an introspection request.
@@ -116,6 +124,12 @@ func (e *Endpoint) access(ctx context.Context, c *clients.Client, token string) 
 		Active: true, Scope: t.Scope, ClientID: t.ClientID, TokenType: "Bearer", Expires: t.Expires.Unix(),
 		Issued: t.Issued.Unix(), Subject: t.Subject, Audience: t.Audience, Issuer: e.Issuer, ID: t.ID,
 		Session: t.Session, ACR: t.ACR, Actor: t.Actor,
+	}
+	if t.DPoPKey != "" {
+		a.TokenType = "DPoP"
+	}
+	if t.DPoPKey != "" || t.Certificate != "" {
+		a.Confirm = &confirm{t.DPoPKey, t.Certificate}
 	}
 	if !t.AuthTime.IsZero() {
 		a.AuthTime = t.AuthTime.Unix()

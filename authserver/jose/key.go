@@ -1,11 +1,13 @@
 package jose
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/rsa"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -153,4 +155,14 @@ func thumbprint(public crypto.PublicKey) (string, error) {
 func CertificateThumbprint(der []byte) string {
 	sum := sha256.Sum256(der)
 	return encoding.EncodeToString(sum[:])
+}
+
+// Certifies reports whether a certificate is the key's: the very one of x5c
+// where there is one, else any with the same public key.
+func (k Key) Certifies(cert *x509.Certificate) bool {
+	if k.Certificate != nil {
+		return bytes.Equal(k.Certificate, cert.Raw)
+	}
+	t, err := thumbprint(cert.PublicKey)
+	return err == nil && t == k.Thumbprint
 }

@@ -11,11 +11,13 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"time"
 
 	"github.com/gatehouse/gatehouse/authserver/clients"
+	"github.com/gatehouse/gatehouse/authserver/jose"
 	"github.com/gatehouse/gatehouse/authserver/session"
 	"github.com/gatehouse/gatehouse/authserver/web"
 )
@@ -73,6 +75,14 @@ type document struct {
 	ClaimsParameter      bool     `json:"claims_parameter_supported"`
 	RequestParameter     bool     `json:"request_parameter_supported"`
 	RequestURIParameter  bool     `json:"request_uri_parameter_supported"`
+	RequestAlgorithms    []string `json:"request_object_signing_alg_values_supported"`
+	AssertionAlgorithms  []string `json:"token_endpoint_auth_signing_alg_values_supported"`
+	RevocationAlgs       []string `json:"revocation_endpoint_auth_signing_alg_values_supported"`
+	IntrospectionAuth    []string `json:"introspection_endpoint_auth_signing_alg_values_supported"`
+	Pushed               string   `json:"pushed_authorization_request_endpoint"`
+	RequirePAR           bool     `json:"require_pushed_authorization_requests"`
+	DPoPAlgorithms       []string `json:"dpop_signing_alg_values_supported"`
+	CertificateBound     bool     `json:"tls_client_certificate_bound_access_tokens,omitempty"`
 }
 
 // JWKS is the public key set as it is sent.
@@ -88,6 +98,9 @@ type Config struct {
 	// KeysMaxAge is how long the key set may be cached: no longer than a new
 	// key is published before it signs.
 	KeysMaxAge time.Duration
+	RequirePAR bool
+	// MutualTLS: some listener verifies client certificates.
+	MutualTLS bool
 }
 
 // Endpoint serves the documents. It is safe for concurrent use.
@@ -106,7 +119,12 @@ func New(c Config) *Endpoint {
 // Advertise sets the scopes that the documents list.
 func (e *Endpoint) Advertise(scopes []string) {
 	at := e.Issuer + "/oauth/"
-	methods := clients.Methods[:]
+	methods := slices.Clone(clients.Methods[:])
+	if e.MutualTLS {
+		methods = append(methods, clients.TLSMethods[:]...)
+	}
+	proving := slices.DeleteFunc(slices.Clone(methods), func(m string) bool { return m == clients.None })
+	signed := jose.Algorithms[:]
 	body, err := json.Marshal(document{
 		Issuer:        e.Issuer,
 		Authorization: at + "authorize", Token: at + "token", JWKS: at + "jwks", Userinfo: at + "userinfo",
@@ -118,14 +136,16 @@ func (e *Endpoint) Advertise(scopes []string) {
 		Subjects:          []string{"public"},
 		IDTokenAlgorithms: []string{e.Algorithm},
 		TokenMethods:      methods, RevocationMethods: methods,
-		IntrospectionMethods: []string{"client_secret_basic", "client_secret_post"},
+		IntrospectionMethods: proving,
 		IntrospectionAlgs:    []string{e.Algorithm},
 		Challenges:           []string{"S256"},
 		Claims: []string{"iss", "sub", "aud", "exp", "iat", "auth_time", "nonce", "acr", "sid", "at_hash",
 			"name", "preferred_username", "email"},
 		ACRs:         []string{session.Password},
 		Prompts:      []string{"none", "login", "consent", "select_account"},
-		IssParameter: true,
+		IssParameter: true, RequestParameter: true, RequestAlgorithms: signed,
+		AssertionAlgorithms: signed, RevocationAlgs: signed, IntrospectionAuth: signed, DPoPAlgorithms: signed,
+		Pushed: at + "par", RequirePAR: e.RequirePAR, CertificateBound: e.MutualTLS,
 	})
 	if err != nil {
 		panic("metadata: strings do not encode: " + err.Error())

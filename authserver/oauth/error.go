@@ -7,11 +7,15 @@ import (
 
 // Codes of further documents that an Error may carry.
 const (
-	// RequestNotSupported and RequestURINotSupported are of OpenID Connect
-	// Core, 3.1.2.6: ignoring the parameters would mean that what the client
-	// signed is not what is done.
-	RequestNotSupported    = "request_not_supported"
+	// RequestURINotSupported, InvalidRequestObject and InvalidRequestURI are of
+	// OpenID Connect Core, 3.1.2.6, and RFC 9101, 7: ignoring the parameters
+	// would mean that what the client signed is not what is done.
 	RequestURINotSupported = "request_uri_not_supported"
+	InvalidRequestObject   = "invalid_request_object"
+	InvalidRequestURI      = "invalid_request_uri"
+	// InvalidDPoPProof and UseDPoPNonce are of RFC 9449, 12.2.
+	InvalidDPoPProof = "invalid_dpop_proof"
+	UseDPoPNonce     = "use_dpop_nonce"
 )
 
 // Error is a refusal in the words of RFC 6749. Code and Description are sent
@@ -24,7 +28,9 @@ type Error struct {
 	Retry time.Duration
 	// Basic asks for a Basic challenge, because the client tried that scheme.
 	Basic bool
-	Err   error
+	// DPoP asks for a DPoP challenge instead of a Bearer one.
+	DPoP bool
+	Err  error
 }
 
 func (e *Error) Error() string {

@@ -146,16 +146,25 @@ func (c *Catalogue) Still(granted, allowed []string) []string {
 	return left
 }
 
-// Audience returns the `aud` of a token for the resources asked for (RFC 8707);
-// the default one where none is. An unknown one is invalid_target.
-func (c *Catalogue) Audience(resources []string) ([]string, error) {
+// Audience returns the `aud` of a token for the resources asked for (RFC 8707).
+// Where none is, it is the default one, or, if that is not allowed to the
+// client, the only one that is. One that is unknown, or not in allowed where
+// that is not empty, is invalid_target.
+func (c *Catalogue) Audience(resources, allowed []string) ([]string, error) {
 	if len(resources) == 0 {
-		return []string{c.audience}, nil
+		switch {
+		case len(allowed) == 0 || slices.Contains(allowed, c.audience):
+			resources = []string{c.audience}
+		case len(allowed) == 1:
+			resources = allowed
+		default:
+			return nil, oauth.Refuse(oauth.InvalidTarget, "resource is missing: this client has several")
+		}
 	}
 	var audience []string
 	for _, r := range resources {
-		if !c.Resource(r) {
-			return nil, oauth.Refuse(oauth.InvalidTarget, "a resource is unknown here")
+		if !c.Resource(r) || len(allowed) > 0 && !slices.Contains(allowed, r) {
+			return nil, oauth.Refuse(oauth.InvalidTarget, "a resource is unknown here, or not allowed to this client")
 		}
 		if !slices.Contains(audience, r) {
 			audience = append(audience, r)
@@ -166,7 +175,7 @@ func (c *Catalogue) Audience(resources []string) ([]string, error) {
 
 // Narrow returns the audience for the resources asked for out of those granted
 // earlier; all of them where none is asked for.
-func (c *Catalogue) Narrow(asked, granted []string) ([]string, error) {
+func (c *Catalogue) Narrow(asked, granted, allowed []string) ([]string, error) {
 	if len(asked) == 0 {
 		asked = granted
 	}
@@ -175,7 +184,7 @@ func (c *Catalogue) Narrow(asked, granted []string) ([]string, error) {
 			return nil, oauth.Refuse(oauth.InvalidTarget, "a resource was not granted")
 		}
 	}
-	return c.Audience(asked)
+	return c.Audience(asked, allowed)
 }
 
 // Resource reports whether tokens may be for this audience.

@@ -48,13 +48,13 @@ func TestGrant(t *testing.T) {
 func TestAudience(t *testing.T) {
 	c := New("https://api.example.com")
 	c.Declare(&Prepared{resources: []string{"https://r.example.com"}})
-	if got, err := c.Audience(nil); err != nil || !slices.Equal(got, []string{"https://api.example.com"}) {
+	if got, err := c.Audience(nil, nil); err != nil || !slices.Equal(got, []string{"https://api.example.com"}) {
 		t.Errorf("%v %v", got, err)
 	}
-	if _, err := c.Audience([]string{"https://r.example.com", "https://x"}); err == nil {
+	if _, err := c.Audience([]string{"https://r.example.com", "https://x"}, nil); err == nil {
 		t.Error("an unknown resource is accepted")
 	}
-	if _, err := c.Narrow([]string{"https://r.example.com"}, []string{"https://api.example.com"}); err == nil {
+	if _, err := c.Narrow([]string{"https://r.example.com"}, []string{"https://api.example.com"}, nil); err == nil {
 		t.Error("narrowing widened")
 	}
 }

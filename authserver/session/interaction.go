@@ -19,11 +19,15 @@ var ErrInteraction = errors.New("the interaction began in another browser or is 
 // consent. It travels sealed, so it needs no storage and says nothing to who
 // sees the handle.
 type Interaction struct {
-	// Query is the authorization request as it came, or the query of the page
-	// that Return names.
+	// Query is the authorization request, what it referred to put in, or the
+	// query of the page that Return names.
 	Query string `json:"q"`
 	// Return is the page to go back to; empty: the authorization endpoint.
 	Return string `json:"b,omitempty"`
+	// Pushed and Signed tell that the client itself sent the request, or signed
+	// it.
+	Pushed bool `json:"p,omitempty"`
+	Signed bool `json:"g,omitempty"`
 	// ClientName and Redirect are what the pages show and allow.
 	ClientID   string `json:"c,omitempty"`
 	ClientName string `json:"n,omitempty"`

@@ -116,3 +116,24 @@ func (i *Issuer) Refresh(grant string, generation int) (token string, hash store
 func (i *Issuer) Genuine(r Refresh) bool {
 	return subtle.ConstantTimeCompare(i.keys.Derive(r.Grant, r.Generation), r.secret[:]) == 1
 }
+
+// PushedPrefix is what the request_uri of a pushed request starts with (RFC 9126, 2.2).
+const PushedPrefix = "urn:ietf:params:oauth:request_uri:"
+
+// NewPushed returns a request_uri of 256 random bits and its digest.
+func NewPushed() (uri string, hash store.Digest) {
+	var b [32]byte
+	rand.Read(b[:])
+	uri = PushedPrefix + encoding.EncodeToString(b[:])
+	return uri, sha256.Sum256([]byte(uri))
+}
+
+// PushedHash returns the digest under which a pushed request is stored; not ok
+// for what cannot be a request_uri of ours.
+func PushedHash(uri string) (hash store.Digest, ok bool) {
+	rest, ok := strings.CutPrefix(uri, PushedPrefix)
+	if !ok || len(rest) != 43 {
+		return hash, false
+	}
+	return sha256.Sum256([]byte(uri)), true
+}

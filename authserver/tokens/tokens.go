@@ -102,6 +102,9 @@ type Access struct {
 	Actor *Actor
 	// NotAfter bounds the token's life besides the usual; zero: nothing does.
 	NotAfter time.Time
+	// DPoPKey and Certificate are the thumbprints that whoever presents the
+	// token has to prove; "" for none.
+	DPoPKey, Certificate string
 
 	// Set by Mint and ParseAccess.
 	ID      string
@@ -155,11 +158,31 @@ func (i *Issuer) Mint(a *Access) (string, error) {
 		}
 		b = append(append(b, `,"act":`...), actor...)
 	}
+	b = appendConfirmation(b, a)
 	token, err := i.keys.Sign(use, oauth.TypeAccessToken, append(b, '}'))
 	if err != nil {
 		return "", fmt.Errorf("sign access token: %w", err)
 	}
 	return token, nil
+}
+
+// appendConfirmation writes what the token is bound to (RFC 9449, 6.1; RFC
+// 8705, 3.1).
+func appendConfirmation(b []byte, a *Access) []byte {
+	if a.DPoPKey == "" && a.Certificate == "" {
+		return b
+	}
+	b = append(b, `,"cnf":{`...)
+	if a.DPoPKey != "" {
+		b = appendString(append(b, `"jkt":`...), a.DPoPKey)
+	}
+	if a.Certificate != "" {
+		if a.DPoPKey != "" {
+			b = append(b, ',')
+		}
+		b = appendString(append(b, `"x5t#S256":`...), a.Certificate)
+	}
+	return append(b, '}')
 }
 
 // ID is the content of an ID token (OpenID Connect Core, 2).
@@ -218,6 +241,10 @@ type accessClaims struct {
 	ACR      string           `json:"acr"`
 	AuthTime *jwt.NumericDate `json:"auth_time"`
 	Actor    *Actor           `json:"act"`
+	Confirm  struct {
+		Key         string `json:"jkt"`
+		Certificate string `json:"x5t#S256"`
+	} `json:"cnf"`
 }
 
 // ParseAccess verifies an access token of ours; ErrInvalid. It does not ask
@@ -233,6 +260,7 @@ func (i *Issuer) ParseAccess(token string) (Access, error) {
 	a := Access{
 		Subject: c.Subject, ClientID: c.ClientID, Scope: c.Scope, Session: c.Session, Grant: c.Grant, ACR: c.ACR,
 		Audience: c.Audience, ID: c.RegisteredClaims.ID, Expires: c.ExpiresAt.Time, Actor: c.Actor,
+		DPoPKey: c.Confirm.Key, Certificate: c.Confirm.Certificate,
 	}
 	if c.IssuedAt == nil || a.ID == "" || a.ClientID == "" {
 		return Access{}, ErrInvalid

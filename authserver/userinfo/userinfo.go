@@ -16,6 +16,7 @@ import (
 
 	"github.com/gatehouse/gatehouse/authserver/oauth"
 	"github.com/gatehouse/gatehouse/authserver/scopes"
+	"github.com/gatehouse/gatehouse/authserver/sender"
 	"github.com/gatehouse/gatehouse/authserver/store"
 	"github.com/gatehouse/gatehouse/authserver/tokens"
 	"github.com/gatehouse/gatehouse/authserver/users"
@@ -28,6 +29,7 @@ type Config struct {
 	Users  *users.Registry
 	Scopes *scopes.Catalogue
 	Tokens *tokens.Issuer
+	Sender *sender.Checker
 }
 
 // Endpoint is the userinfo endpoint. It is safe for concurrent use.
@@ -52,13 +54,18 @@ func (e *Endpoint) Serve(w http.ResponseWriter, r *http.Request) error {
 		return nil
 	}
 	scheme, token, _ := strings.Cut(fields[0], " ")
-	if len(fields) > 1 || !strings.EqualFold(scheme, "Bearer") {
-		return oauth.Refuse(oauth.InvalidRequest, "one bearer token is needed")
+	isDPoP := strings.EqualFold(scheme, "DPoP")
+	if len(fields) > 1 || !isDPoP && !strings.EqualFold(scheme, "Bearer") {
+		return oauth.Refuse(oauth.InvalidRequest, "one access token is needed, as Bearer or DPoP")
 	}
+	token = strings.TrimLeft(token, " ")
 	invalid := oauth.Refuse(oauth.InvalidToken, "the access token is not valid")
-	t, err := e.Tokens.ParseAccess(strings.TrimLeft(token, " "))
+	t, err := e.Tokens.ParseAccess(token)
 	if err != nil || !slices.ContainsFunc(t.Audience, e.Scopes.Resource) {
 		return invalid
+	}
+	if err := e.Sender.Holds(w, r, e.Issuer+"/oauth/userinfo", isDPoP, token, t); err != nil {
+		return err
 	}
 	live, err := e.Tokens.Live(r.Context(), t)
 	if err != nil {

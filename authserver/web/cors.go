@@ -26,7 +26,7 @@ func (c *CORS) Handler(next http.Handler, methods string) http.Handler {
 		known := origin != "" && c.Known(r.Context(), origin)
 		if known {
 			h.Set("Access-Control-Allow-Origin", origin)
-			h.Set("Access-Control-Expose-Headers", "WWW-Authenticate, Retry-After")
+			h.Set("Access-Control-Expose-Headers", "WWW-Authenticate, Retry-After, DPoP-Nonce")
 		}
 		if r.Method != http.MethodOptions {
 			next.ServeHTTP(w, r)
@@ -34,7 +34,7 @@ func (c *CORS) Handler(next http.Handler, methods string) http.Handler {
 		}
 		if known {
 			h.Set("Access-Control-Allow-Methods", methods)
-			h.Set("Access-Control-Allow-Headers", "Authorization, Content-Type")
+			h.Set("Access-Control-Allow-Headers", "Authorization, Content-Type, DPoP")
 			h.Set("Access-Control-Max-Age", "600")
 		}
 		h.Set("Allow", methods+", OPTIONS")

@@ -175,6 +175,22 @@ func (f Form) Repeated() string {
 	return ""
 }
 
+// Without returns the form without the parameters named.
+func (f Form) Without(names ...string) Form {
+	left := make(Form, 0, len(f))
+	for _, p := range f {
+		if !contains(names, p.name) {
+			left = append(left, p)
+		}
+	}
+	return left
+}
+
+// With returns the form with one more parameter.
+func (f Form) With(name, value string) Form {
+	return append(f[:len(f):len(f)], parameter{name, value})
+}
+
 // Encode returns the form as application/x-www-form-urlencoded text.
 func (f Form) Encode() string {
 	var b strings.Builder

@@ -2,6 +2,7 @@ package web
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"log/slog"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/gatehouse/gatehouse/authserver/jose"
 	"github.com/gatehouse/gatehouse/authserver/oauth"
 )
 
@@ -75,6 +77,9 @@ func (a *API) render(w http.ResponseWriter, r *http.Request, err error) {
 	switch {
 	case e.Basic:
 		w.Header().Set("WWW-Authenticate", `Basic realm="`+a.Realm+`", charset="UTF-8"`)
+	case e.DPoP:
+		w.Header().Set("WWW-Authenticate", `DPoP realm="`+a.Realm+`", algs="`+strings.Join(jose.Algorithms[:], " ")+
+			`", error="`+e.Code+`", error_description="`+e.Description+`"`)
 	case e.Code == oauth.InvalidToken || e.Code == oauth.InsufficientScope:
 		w.Header().Set("WWW-Authenticate", `Bearer realm="`+a.Realm+`", error="`+e.Code+`", error_description="`+e.Description+`"`)
 	}
@@ -160,6 +165,16 @@ func ClientAddress(r *http.Request) string {
 		return ""
 	}
 	return ip.String()
+}
+
+// Certificate is the client's certificate on the request's connection, whose
+// key it holds and whose chain the listener verified; nil where there is none.
+// No header can put one there.
+func Certificate(r *http.Request) *x509.Certificate {
+	if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 || len(r.TLS.VerifiedChains[0]) == 0 {
+		return nil
+	}
+	return r.TLS.VerifiedChains[0][0]
 }
 
 // Redirect answers with 303, which makes the browser fetch the target with GET

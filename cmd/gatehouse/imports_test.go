@@ -43,7 +43,7 @@ var mayImport = []struct {
 	{"authserver/fetch", nil},
 	{"authserver/jose", nil},
 	{"authserver/dpop", []string{"authserver/jose"}},
-	{"authserver/web", []string{"authserver/oauth"}},
+	{"authserver/web", []string{"authserver/jose", "authserver/oauth"}},
 	{"authserver/store", []string{"authserver/oauth"}},
 	{"authserver/store/*", []string{"authserver/oauth", "authserver/store"}},
 	{"authserver/keys", []string{"authserver/audit", "authserver/store"}},
@@ -55,6 +55,7 @@ var mayImport = []struct {
 	{"authserver/users", []string{"authserver/store"}},
 	{"authserver/clients", []string{"authserver/fetch", "authserver/jose", "authserver/oauth", "authserver/store", "authserver/web"}},
 	{"authserver/tokens", []string{"authserver/oauth", "authserver/store"}},
+	{"authserver/sender", []string{"authserver/dpop", "authserver/jose", "authserver/oauth", "authserver/tokens", "authserver/web"}},
 	{"authserver/revocation", []string{"authserver/oauth", "authserver/store", "authserver/tokens"}},
 	// Endpoints. None imports another.
 	{"authserver/admin", domains},
@@ -76,7 +77,7 @@ var mayImport = []struct {
 var domains = []string{
 	"authserver/oauth", "authserver/store", "authserver/audit", "authserver/clients", "authserver/dpop", "authserver/fetch",
 	"authserver/jose", "authserver/revocation",
-	"authserver/scopes", "authserver/session", "authserver/tokens", "authserver/users", "authserver/web",
+	"authserver/scopes", "authserver/sender", "authserver/session", "authserver/tokens", "authserver/users", "authserver/web",
 }
 
 // onlyIn says where libraries with a place of their own may be imported.
