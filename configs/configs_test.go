@@ -31,8 +31,12 @@ var files = map[string]string{
 	"secrets/kek":            base64.StdEncoding.EncodeToString([]byte(strings.Repeat("k", 32))) + "\n",
 	"secrets/billing-batch":  strings.Repeat("s", 40) + "\n",
 	"secrets/alice.argon2id": "$argon2id$v=19$m=65536,t=3,p=4$c29tZXNhbHRzb21l$RdescudvJCsgt3ub+b4dWRWJTmaaJObG\n",
+	"secrets/tickets":        strings.Repeat("t", 40) + "\n",
 	"tls/api.crt":            "certificate",
 	"tls/api.key":            "key",
+	"tls/partners.crt":       "certificate",
+	"tls/partners.key":       "key",
+	"tls/clients.pem":        "certificate",
 }
 
 // copySamples puts the samples and what they need into a new folder.

@@ -123,7 +123,7 @@ func serve(t testing.TB, change func(*routes.Route), steps []plugins.Plugin, ins
 		t.Fatal(err)
 	}
 	done := make(chan struct{})
-	go func() { defer close(done); _ = s.Serve(ln, false) }()
+	go func() { defer close(done); _ = s.Serve(ln, server.Transport{}) }()
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()

@@ -61,6 +61,9 @@ const (
 	// KeysUnavailable means that the issuer's keys cannot be had now, so its
 	// tokens cannot be judged.
 	KeysUnavailable = "keys_unavailable"
+	// CertificateMissing means that the client showed no certificate in
+	// the TLS handshake.
+	CertificateMissing = "client_certificate_required"
 
 	RateLimited        = "rate_limited"
 	LimiterUnavailable = "limiter_unavailable"
@@ -104,6 +107,7 @@ var titles = map[string]string{
 	AudienceMismatch:   "The access token is meant for another audience",
 	IssuerUntrusted:    "The access token's issuer is not trusted here",
 	KeysUnavailable:    "The access token cannot be verified now",
+	CertificateMissing: "A client certificate is required",
 	RateLimited:        "Too many requests",
 	LimiterUnavailable: "The rate limit cannot be checked now",
 	BreakerOpen:        "The service is failing and is given time to recover",
@@ -128,7 +132,7 @@ func Title(code string) string { return titles[code] }
 func AccessReason(code string) bool {
 	switch code {
 	case TokenMissing, TokenInvalid, TokenExpired, TokenNotYetValid, TokenRevoked, ScopeMissing, ClaimMissing,
-		AudienceMismatch, IssuerUntrusted, KeysUnavailable, PrincipalMissing:
+		AudienceMismatch, IssuerUntrusted, KeysUnavailable, CertificateMissing, PrincipalMissing:
 		return true
 	}
 	return false

@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
-	"path/filepath"
 	"reflect"
 	"slices"
 	"strconv"
@@ -18,11 +17,11 @@ import (
 // yet. They are refused: a key that is read and ignored would open a route.
 var unsupported = map[reflect.Type][]string{
 	reflect.TypeFor[File]():       {"follow", "tracing", "plugins"},
-	reflect.TypeFor[TLS]():        {"acme", "client_ca"},
+	reflect.TypeFor[TLS]():        {"acme"},
 	reflect.TypeFor[Admin]():      {"probes", "tls"},
 	reflect.TypeFor[AuthServer](): {"feed"},
 	reflect.TypeFor[Service]():    {"health"},
-	reflect.TypeFor[Auth]():       {"condition", "dpop", "mtls"},
+	reflect.TypeFor[Auth]():       {"condition", "dpop"},
 	reflect.TypeFor[Route]():      {"revocation"},
 }
 
@@ -185,37 +184,16 @@ func (c *checker) listeners(whole Pos) {
 		switch {
 		case l.TLS == nil && !loopback && !l.Insecure && !c.broken(&l.TLS):
 			c.report(pos, "%s is outside of loopback and has no tls: give a certificate, or tls: terminated where a trusted balancer did it, or insecure: true", l.Address)
-		case l.TLS != nil && l.TLS.Terminated && len(f.TrustedProxies) == 0:
+		case l.TLS != nil && l.TLS.Terminated && len(f.TrustedProxies) == 0 && !c.broken(&f.TrustedProxies):
 			c.report(l.TLS.Pos, "tls: terminated needs trusted_proxies, the addresses of the balancer")
-		case l.TLS != nil && !l.TLS.Terminated && !c.broken(&l.TLS):
-			c.certificate(l.TLS)
+		case l.TLS != nil && !c.broken(&l.TLS):
+			c.tls(l.TLS)
 		}
 		if c.oneOf(&l.Protocol, "protocol", l.Pos, "http", "h2c") && l.Protocol == "h2c" && l.TLS != nil && !l.TLS.Terminated {
 			c.report(c.at(&l.Protocol, l.Pos), "protocol: h2c is HTTP/2 without TLS; leave it out, and clients choose HTTP/2 by ALPN")
 		}
 		if l.Insecure && l.TLS != nil {
 			c.report(c.at(&l.Insecure, l.Pos), "insecure: true is for listeners without tls")
-		}
-	}
-}
-
-// certificate puts the folder of the naming file before the paths and sees
-// whether the files are there.
-func (c *checker) certificate(t *TLS) {
-	for _, f := range []struct {
-		path *string
-		key  string
-	}{{&t.Cert, "cert"}, {&t.Key, "key"}} {
-		if !c.required(f.path, "tls: "+f.key, t.Pos) {
-			continue
-		}
-		pos := c.at(f.path, t.Pos)
-		if !filepath.IsAbs(*f.path) {
-			*f.path = filepath.Join(filepath.Dir(pos.File), *f.path)
-		}
-		c.sources(*f.path)
-		if _, err := readBounded(*f.path, 1<<20); err != nil {
-			c.report(pos, "tls: %s: the file %s: %v", f.key, *f.path, err)
 		}
 	}
 }
@@ -346,6 +324,7 @@ func (c *checker) server() {
 	atLeast(c, &s.BodyIdleTimeout, "body_idle_timeout", time.Millisecond)
 	atLeast(c, &s.WriteIdleTimeout, "write_idle_timeout", time.Millisecond)
 	atLeast(c, &s.DrainTimeout, "drain_timeout", time.Millisecond)
+	c.ticketSecrets(s)
 	if a := &c.file.AccessLog; c.written(a) && a.Path != "" && !a.Enabled {
 		c.report(c.at(&a.Path, a.Pos), "access_log: path without enabled: true writes nothing")
 	}

@@ -201,6 +201,7 @@ func (c *checker) access(r *Route) {
 		c.report(a.Pos, "the route %q wants a token, but the file trusts no issuer: it has neither authserver nor issuers", r.Name)
 	}
 	c.authIssuers(a)
+	c.mutualTLS(r)
 	for _, scopes := range [][]string{a.Scopes, a.AnyScopes} {
 		for i := range scopes {
 			c.routeScope(&scopes[i], a)

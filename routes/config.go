@@ -74,16 +74,6 @@ type Listener struct {
 	Insecure bool `yaml:"insecure"`
 }
 
-// TLS is a listener's certificate, or the word "terminated".
-type TLS struct {
-	Pos        Pos  `yaml:"-"`
-	Terminated bool `yaml:"-"` // tls: terminated
-	// Cert and Key are files, here relative to the working folder: Load has
-	// put the folder of the naming file before them.
-	Cert string `yaml:"cert"`
-	Key  string `yaml:"key"`
-}
-
 // Admin is the operators' listener.
 type Admin struct {
 	Pos     Pos    `yaml:"-"`
@@ -116,6 +106,10 @@ type Server struct {
 	MaxStreams       int           `yaml:"max_streams"`        // default 100: requests at once on an HTTP/2 or HTTP/3 connection
 	DrainDelay       time.Duration `yaml:"drain_delay"`        // default 5s: not ready, still serving
 	DrainTimeout     time.Duration `yaml:"drain_timeout"`      // default 30s
+	// TicketSecret is one secret or a list, newest first, from which the keys
+	// of TLS session tickets are derived; default: the key encryption keys,
+	// else random.
+	TicketSecret Secrets `yaml:"ticket_secret"`
 }
 
 // AccessLog says where one line per request goes.
@@ -257,6 +251,8 @@ type Breaker struct {
 type Identity struct {
 	// JWT adds X-Auth-Identity, signed by the gateway for this service.
 	JWT bool `yaml:"jwt"`
+	// ClientCert adds Client-Cert (RFC 9440), where the client showed one.
+	ClientCert bool `yaml:"client_cert"`
 }
 
 // Route is one rule: which requests, to which service, under which conditions.
@@ -295,6 +291,8 @@ type Auth struct {
 	Audience  string              `yaml:"audience"`   // default: authserver.audience, for its own tokens
 	Issuers   []string            `yaml:"issuers"`    // default: every trusted one
 	Claims    map[string][]string `yaml:"claims"`     // each claim has one of the values
+	// MTLS is "required" where the client must have shown a certificate.
+	MTLS string `yaml:"mtls"`
 	// ForwardToken passes the Authorization field on to the service.
 	ForwardToken bool `yaml:"forward_token"`
 }
@@ -341,6 +339,8 @@ type Test struct {
 type TestAs struct {
 	Client string         `yaml:"client"`
 	Claims map[string]any `yaml:"claims"`
+	// ClientCert says that the caller showed a client certificate.
+	ClientCert bool `yaml:"client_cert"`
 }
 
 // Plugin returns the settings that stand on the route under the name of a

@@ -112,7 +112,7 @@ func (d *decoder) shaped(n *node, v reflect.Value, key string) bool {
 	if n.kind == scalar && n.tag == "!!null" {
 		return d.report(n.pos, "%shas no value; give one or remove the key", colon(key))
 	}
-	if n.kind == scalar || v.Type() == typeRateLimits {
+	if n.kind == scalar || v.Type() == typeRateLimits || v.Type() == typeTLS && n.kind == sequence {
 		if known, ok := d.shortForm(n, v, key); known {
 			return ok
 		}
@@ -139,10 +139,15 @@ func (d *decoder) shaped(n *node, v reflect.Value, key string) bool {
 func (d *decoder) shortForm(n *node, v reflect.Value, key string) (known, ok bool) {
 	switch v.Type() {
 	case typeTLS:
-		if n.value != "terminated" {
-			return true, d.report(n.pos, "tls: wants {cert: FILE, key: FILE} or the word terminated")
+		t := v.Addr().Interface().(*TLS)
+		t.Pos = n.pos
+		if n.kind == sequence {
+			return true, d.value(n, reflect.ValueOf(&t.Certificates).Elem(), key)
 		}
-		v.Set(reflect.ValueOf(TLS{Pos: n.pos, Terminated: true}))
+		if n.value != "terminated" {
+			return true, d.report(n.pos, "tls: wants {cert: FILE, key: FILE}, a list of these, or the word terminated")
+		}
+		t.Terminated = true
 		return true, true
 	case typeBreaker:
 		if n.value != "off" {

@@ -117,6 +117,9 @@ func (c *checker) fillDefaults() {
 	orDefault(c, &s.WriteIdleTimeout, 30*time.Second)
 	orDefault(c, &s.DrainDelay, 5*time.Second)
 	orDefault(c, &s.DrainTimeout, 30*time.Second)
+	for i := range f.Listeners {
+		c.listenerDefaults(&f.Listeners[i])
+	}
 	if a := f.AuthServer; a != nil {
 		c.authServerDefaults(a)
 	}

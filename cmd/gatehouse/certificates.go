@@ -1,38 +1,152 @@
 package main
 
 import (
-	"crypto/tls"
+	"encoding/base64"
+	"errors"
 	"fmt"
-	"net"
-	"sync/atomic"
+	"log/slog"
+	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/gatehouse/gatehouse/gateway/certs"
+	"github.com/gatehouse/gatehouse/gateway/server"
 	"github.com/gatehouse/gatehouse/routes"
 )
 
-// certificates is a listener's certificate, which a reload may replace.
-type certificates struct {
-	current atomic.Pointer[tls.Certificate]
+// secured are the listeners whose TLS ends here, in the order of the file.
+type secured struct {
+	tickets   *certs.Tickets
+	listeners []*certs.Listener
+	logger    *slog.Logger
 }
 
-func loadCertificates(t *routes.TLS) (*certificates, error) {
-	c := &certificates{}
-	return c, c.load(t)
+func newSecured(file *routes.File, logger *slog.Logger) *secured {
+	return &secured{tickets: tickets(file), logger: logger}
 }
 
-func (c *certificates) load(t *routes.TLS) error {
-	pair, err := tls.LoadX509KeyPair(t.Cert, t.Key)
-	if err != nil {
-		return routes.Problem{Pos: t.Pos, Message: fmt.Sprintf("tls: %v", err)}
+// tickets seals sessions with the secret of the file, else with one derived
+// from the keys that all replicas have anyway.
+func tickets(file *routes.File) *certs.Tickets {
+	var secrets [][]byte
+	for _, s := range file.Server.TicketSecret {
+		secrets = append(secrets, []byte(s.Reveal()))
 	}
-	c.current.Store(&pair)
+	if len(secrets) == 0 && file.AuthServer != nil {
+		for _, kek := range file.AuthServer.KeyEncryptionKey {
+			// Load has seen that it decodes.
+			if raw, err := base64.StdEncoding.DecodeString(kek.Reveal()); err == nil {
+				secrets = append(secrets, raw)
+			}
+		}
+	}
+	return certs.NewTickets(secrets...)
+}
+
+// ownTLS are the sections whose handshakes are ours.
+func ownTLS(file *routes.File) (list []*routes.TLS) {
+	for _, l := range file.Listeners {
+		if l.TLS != nil && !l.TLS.Terminated {
+			list = append(list, l.TLS)
+		}
+	}
+	return list
+}
+
+// open reads the files of a listener's section for the first time.
+func (s *secured) open(t *routes.TLS) (*certs.Listener, error) {
+	l, err := certs.New(t, certs.Config{Tickets: s.tickets, Protocols: []string{"h2", "http/1.1"}, Now: time.Now})
+	if err != nil {
+		return nil, err
+	}
+	s.listeners = append(s.listeners, l)
+	return l, nil
+}
+
+// check refuses what load could not do.
+func (s *secured) check(file *routes.File) error {
+	var errs []error
+	for i, t := range ownTLS(file) {
+		if i < len(s.listeners) {
+			errs = append(errs, s.listeners[i].Check(t))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// load reads all files again.
+func (s *secured) load(file *routes.File) error {
+	for i, t := range ownTLS(file) {
+		if i >= len(s.listeners) {
+			break
+		}
+		stale, err := s.listeners[i].Load(t)
+		if err != nil {
+			return err
+		}
+		for _, err := range stale {
+			s.logger.Error("certificate not reloaded; the last good one stays", "error", err)
+		}
+	}
 	return nil
 }
 
-// listen wraps ln. HTTP/2 and HTTP/1.1 are offered by ALPN.
-func (c *certificates) listen(ln net.Listener) net.Listener {
-	return tls.NewListener(ln, &tls.Config{
-		MinVersion:     tls.VersionTLS12,
-		NextProtos:     []string{"h2", "http/1.1"},
-		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return c.current.Load(), nil },
-	})
+// register exports when the certificates end.
+func (s *secured) register(r *prometheus.Registry) {
+	var (
+		expiry = desc("gateway_tls_cert_expiry_timestamp_seconds", "When the certificate in use expires.", "name")
+		stale  = desc("gateway_tls_cert_stale", "1 while the certificate's files hold something that cannot be used.", "name")
+	)
+	r.MustRegister(scrape{descs: []*prometheus.Desc{expiry, stale}, fill: func(add adder) {
+		for name, c := range s.status() {
+			add(expiry, gauge, float64(c.Expiry.Unix()), name)
+			add(stale, gauge, truth(c.Stale), name)
+		}
+	}})
+}
+
+// status is the worst certificate of each name: a name may be served by several
+// listeners, or with keys of two kinds.
+func (s *secured) status() map[string]certs.Status {
+	worst := map[string]certs.Status{}
+	for _, l := range s.listeners {
+		for _, c := range l.Status() {
+			if known, ok := worst[c.Name]; ok {
+				c.Stale = c.Stale || known.Stale
+				if known.Expiry.Before(c.Expiry) {
+					c.Expiry = known.Expiry
+				}
+			}
+			worst[c.Name] = c
+		}
+	}
+	return worst
+}
+
+// checkCertificates reads every file that a TLS section names.
+func checkCertificates(file *routes.File) error {
+	var errs []error
+	offline := certs.Config{Tickets: certs.NewTickets(), Now: time.Now}
+	for _, t := range ownTLS(file) {
+		_, err := certs.New(t, offline)
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// transport tells the server about a listener.
+func transport(t *routes.TLS) server.Transport {
+	if t == nil {
+		return server.Transport{}
+	}
+	return server.Transport{Encrypted: true, ClientCertTold: t.ClientCertHeader}
+}
+
+// transportName is what of a listener cannot change while running.
+func transportName(l routes.Listener) string {
+	terminated, told := false, false
+	if l.TLS != nil {
+		terminated, told = l.TLS.Terminated, l.TLS.ClientCertHeader
+	}
+	return fmt.Sprintf("%s %s tls=%v terminated=%v client_cert_header=%v", l.Address, l.Protocol, l.TLS != nil, terminated, told)
 }

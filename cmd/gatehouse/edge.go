@@ -26,13 +26,12 @@ import (
 
 // edge is the enforcing side: the plugins with what they need, and discovery.
 type edge struct {
-	plugins      []plugins.Plugin
-	verifier     *auth.Verifier
-	limiter      *ratelimit.Plugin
-	redis        *ratelimit.Redis // nil: this process counts for itself
-	consul       *discovery.Cache // nil: no service is in Consul
-	static       *discovery.Cache
-	certificates []*certificates
+	plugins  []plugins.Plugin
+	verifier *auth.Verifier
+	limiter  *ratelimit.Plugin
+	redis    *ratelimit.Redis // nil: this process counts for itself
+	consul   *discovery.Cache // nil: no service is in Consul
+	static   *discovery.Cache
 }
 
 // noKeys stands for keys that are not needed: nothing is verified with it.
@@ -120,19 +119,7 @@ func (e *edge) check(file *routes.File) error {
 // prepare makes the parts ready for file's routes, before they go live.
 func (e *edge) prepare(file *routes.File) error {
 	e.verifier.WantClaims(append(auth.ClaimsWanted(file.Routes), plugins.ClaimsRead(e.plugins, file.Routes)...))
-	if err := e.verifier.SetIssuers(file.Issuers); err != nil {
-		return err
-	}
-	n := 0
-	for _, l := range file.Listeners {
-		if l.TLS != nil && !l.TLS.Terminated && n < len(e.certificates) {
-			if err := e.certificates[n].load(l.TLS); err != nil {
-				return err
-			}
-			n++
-		}
-	}
-	return nil
+	return e.verifier.SetIssuers(file.Issuers)
 }
 
 func (e *edge) run(start func(string, func(context.Context) error)) {
@@ -168,7 +155,7 @@ func checkFile(file *routes.File) error {
 		}),
 		Logger: slog.New(slog.DiscardHandler), Now: time.Now,
 	})
-	return errors.Join(gw.Check(file), runTests(file), checkTheme(file))
+	return errors.Join(checkCertificates(file), gw.Check(file), runTests(file), checkTheme(file))
 }
 
 // checkTheme tries the pages of the file's theme.

@@ -94,6 +94,9 @@ func decideTest(file *routes.File, t routes.Test, table *routes.Table, verifier 
 	if !m.Route.AllowEncodedSlash && routes.EncodedSlash(path) || table.Shadowed(m.Route, host, []byte(method), path) {
 		return plugins.BadRequest, nil
 	}
+	if a := m.Route.Auth; a != nil && a.MTLS != "" && !t.As.ClientCert {
+		return plugins.CertificateMissing, nil
+	}
 	token, err := caller(file, t.As, verifier)
 	if err == nil {
 		err = judge.Judge(m.Route, token)

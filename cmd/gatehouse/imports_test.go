@@ -34,6 +34,8 @@ var mayImport = []struct {
 	{"gateway", []string{"gateway/forward", "gateway/upstream", "gateway/wire", "plugins", "routes", "discovery"}},
 	{"gateway/wire", []string{"plugins"}},
 	{"gateway/sock", nil},
+	{"gateway/certs", []string{"routes"}},
+	{"gateway/certs/certstest", nil},
 	{"gateway/server", []string{"gateway/sock", "gateway/wire", "plugins", "routes"}},
 	{"gateway/forward", []string{"gateway/upstream", "gateway/wire", "plugins", "routes"}},
 	{"gateway/upstream", []string{"gateway/sock", "gateway/wire", "discovery"}},

@@ -35,6 +35,7 @@ type process struct {
 	reloads  reloadMetrics
 
 	edge     *edge
+	secured  *secured
 	issuer   *issuer // nil: this process enforces only
 	gateway  *gateway.Gateway
 	server   *server.Server
@@ -49,7 +50,7 @@ type process struct {
 
 type boundListener struct {
 	net.Listener
-	encrypted bool
+	transport server.Transport
 	http2     bool // h2c
 }
 
@@ -99,6 +100,8 @@ func newProcess(ctx context.Context, file *routes.File, dev bool, logger *slog.L
 		Recorders: recorders, Logger: logger, Now: time.Now,
 	})
 	p.registry.MustRegister(admin.NewConnections(p.server.Status))
+	p.secured = newSecured(file, logger)
+	p.secured.register(p.registry)
 	if err := p.listen(file, &opened); err != nil {
 		return nil, err
 	}
@@ -112,14 +115,13 @@ func (p *process) listen(file *routes.File, opened *[]func()) error {
 			return fmt.Errorf("%s: listener: %w", l.Pos, err)
 		}
 		*opened = append(*opened, func() { ln.Close() })
-		bound := boundListener{Listener: ln, encrypted: l.TLS != nil, http2: l.Protocol == "h2c"}
+		bound := boundListener{Listener: ln, transport: transport(l.TLS), http2: l.Protocol == "h2c"}
 		if l.TLS != nil && !l.TLS.Terminated {
-			certificates, err := loadCertificates(l.TLS)
+			secured, err := p.secured.open(l.TLS)
 			if err != nil {
 				return err
 			}
-			p.edge.certificates = append(p.edge.certificates, certificates)
-			bound.Listener = certificates.listen(ln)
+			bound.Listener = secured.Listen(ln)
 		}
 		p.listeners = append(p.listeners, bound)
 	}
@@ -172,9 +174,9 @@ func (p *process) Run(ctx context.Context) error {
 	for _, l := range p.listeners {
 		start("listener "+l.Addr().String(), func(context.Context) error {
 			if l.http2 {
-				return p.server.ServeHTTP2(l.Listener, l.encrypted)
+				return p.server.ServeHTTP2(l.Listener, l.transport)
 			}
-			return p.server.Serve(l.Listener, l.encrypted)
+			return p.server.Serve(l.Listener, l.transport)
 		})
 	}
 	start("file watch", func(ctx context.Context) error {

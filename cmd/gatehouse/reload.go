@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"reflect"
 	"time"
 
@@ -59,7 +58,7 @@ func unchangeable(old, fresh *routes.File) error {
 
 func listenerAddresses(f *routes.File) (list []string) {
 	for _, l := range f.Listeners {
-		list = append(list, fmt.Sprintf("%s %s tls=%v terminated=%v", l.Address, l.Protocol, l.TLS != nil, l.TLS != nil && l.TLS.Terminated))
+		list = append(list, transportName(l))
 	}
 	return list
 }
@@ -94,6 +93,9 @@ func (p *process) publish(ctx context.Context, file *routes.File) error {
 	if err := p.edge.check(file); err != nil {
 		return err
 	}
+	if err := p.secured.check(file); err != nil {
+		return err
+	}
 	if err := p.gateway.Check(file); err != nil {
 		return err
 	}
@@ -106,6 +108,9 @@ func (p *process) publish(ctx context.Context, file *routes.File) error {
 		}
 	}
 	if err := p.edge.prepare(file); err != nil {
+		return err
+	}
+	if err := p.secured.load(file); err != nil {
 		return err
 	}
 	p.requests.Retain(file.Routes)

@@ -162,6 +162,9 @@ func View(r *routes.Route) RouteView {
 		default:
 			v.Access = "any valid token"
 		}
+		if r.Auth.MTLS != "" {
+			v.Access += " and a client certificate"
+		}
 	}
 	for _, l := range r.RateLimits {
 		v.Limits = append(v.Limits, limit(l))

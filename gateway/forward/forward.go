@@ -31,6 +31,7 @@ type forwarder struct {
 	// idle the time between two pieces of content.
 	request, idle time.Duration
 	hash          bool
+	clientCert    bool      // the service learns the client's certificate
 	scratch       sync.Pool // of *scratch
 }
 
@@ -54,7 +55,7 @@ func New(r *routes.Route, service *upstream.Service, now func() time.Time) plugi
 	f := &forwarder{
 		route: r, service: service, now: now,
 		request: r.Upstream.Timeouts.Request, idle: r.Upstream.Timeouts.Idle,
-		hash: r.Upstream.Balance == "hash",
+		hash: r.Upstream.Balance == "hash", clientCert: r.Upstream.Identity.ClientCert,
 	}
 	f.scratch.New = func() any {
 		return &scratch{lines: make([]byte, 0, 2048), fields: make([]plugins.Field, 0, 32)}
@@ -96,14 +97,15 @@ func (f *forwarder) serve(x *plugins.Exchange) error {
 var retrySoon = [][2]string{{"Retry-After", "1"}}
 
 // gate is the last line of defence: whatever the chain did, a protected route
-// is not forwarded without a principal that holds the route's scopes.
+// is not forwarded without a principal that holds the route's scopes, nor
+// without the client certificate that the route wants.
 func (f *forwarder) gate(x *plugins.Exchange) error {
 	r := f.route
 	if r.Public || r.Mode == "shadow" {
 		return nil
 	}
 	p := x.Principal
-	granted := p != nil && r.Auth != nil
+	granted := p != nil && r.Auth != nil && (r.Auth.MTLS == "" || x.ClientCert != nil)
 	for i := 0; granted && i < len(r.Auth.Scopes); i++ {
 		granted = p.HasScope(r.Auth.Scopes[i])
 	}

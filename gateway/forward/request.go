@@ -1,6 +1,7 @@
 package forward
 
 import (
+	"encoding/base64"
 	"errors"
 	"io"
 	"net/http"
@@ -69,6 +70,12 @@ func (f *forwarder) appendHead(b []byte, x *plugins.Exchange) []byte {
 		b = append(b, x.Principal.Identity...)
 	}
 	b = append(b, x.IdentityLines...)
+	if f.clientCert && x.ClientCert != nil {
+		// A byte sequence (RFC 9440, 2.1).
+		b = append(b, "Client-Cert: :"...)
+		b = base64.StdEncoding.AppendEncode(b, x.ClientCert.DER)
+		b = append(b, ":\r\n"...)
+	}
 	if x.Body != nil && x.BodyLength < 0 {
 		b = append(b, "Transfer-Encoding: chunked\r\n"...)
 	}

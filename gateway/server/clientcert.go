@@ -2,7 +2,10 @@ package server
 
 import (
 	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
 
+	"github.com/gatehouse/gatehouse/gateway/wire"
 	"github.com/gatehouse/gatehouse/plugins"
 )
 
@@ -37,4 +40,36 @@ func clientCertificate(s tls.ConnectionState) *plugins.ClientCertificate {
 		return nil
 	}
 	return plugins.NewClientCertificate(s.VerifiedChains[0][0])
+}
+
+// clientCertField gathers what a balancer tells in Client-Cert.
+type clientCertField struct {
+	value []byte
+	count int
+}
+
+func (f *clientCertField) note(field *plugins.Field) {
+	// Other spellings are dropped like it, but no balancer writes them.
+	if wire.EqualFold(field.Name, "client-cert") {
+		f.value = field.Value
+		f.count++
+	}
+}
+
+// cert reads the field: one certificate as a byte sequence (RFC 9440, 2.1;
+// RFC 8941, 3.3.5). Anything else is no certificate.
+func (f *clientCertField) cert() *plugins.ClientCertificate {
+	v := f.value
+	if f.count != 1 || len(v) < 2 || v[0] != ':' || v[len(v)-1] != ':' {
+		return nil
+	}
+	der, err := base64.StdEncoding.DecodeString(string(v[1 : len(v)-1]))
+	if err != nil {
+		return nil
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil
+	}
+	return plugins.NewClientCertificate(leaf)
 }

@@ -81,7 +81,7 @@ func TestTheVerifiedClientCertificateIsOnEveryExchange(t *testing.T) {
 			t.Fatal(err)
 		}
 		done := make(chan error, 1)
-		go func() { done <- s.Serve(tls.NewListener(ln, server), true) }()
+		go func() { done <- s.Serve(tls.NewListener(ln, server), Transport{Encrypted: true}) }()
 		transport := donor.Client().Transport.(*http.Transport).Clone()
 		transport.TLSClientConfig.Certificates = shown
 		client := &http.Client{Transport: transport}

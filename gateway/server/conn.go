@@ -38,7 +38,9 @@ type conn struct {
 	peer   netip.Addr
 	server *Server
 	tls    bool
-	cert   shownCert
+	// certTold: a balancer may tell the client's certificate in the head.
+	certTold bool
+	cert     shownCert
 	// http2: the client speaks HTTP/2 without asking by ALPN.
 	http2 bool
 	// covers: see Certified.
@@ -64,18 +66,18 @@ type conn struct {
 	watch watch
 }
 
-func (s *Server) newConn(c net.Conn, isTLS bool) *conn {
+func (s *Server) newConn(c net.Conn, t Transport) *conn {
 	now := s.now()
 	// A new connection gets no longer for its first byte than for its head.
-	w := &conn{Conn: c, server: s, tls: isTLS, until: now.Add(s.limits.HeaderTimeout)}
+	w := &conn{Conn: c, server: s, tls: t.Encrypted, certTold: t.ClientCertTold, until: now.Add(s.limits.HeaderTimeout)}
 	inner := c
-	if t, ok := inner.(interface{ NetConn() net.Conn }); ok {
-		inner = t.NetConn()
+	if encrypted, ok := inner.(interface{ NetConn() net.Conn }); ok {
+		inner = encrypted.NetConn()
 	}
 	w.tcp, _ = inner.(*net.TCPConn)
 	w.plain = c
-	if t, ok := c.(*net.TCPConn); ok {
-		if cheap, ok := sock.New(t); ok {
+	if tcp, ok := c.(*net.TCPConn); ok {
+		if cheap, ok := sock.New(tcp); ok {
 			w.plain, w.cheap = cheap, cheap
 		}
 	}
@@ -269,10 +271,10 @@ func (c *conn) closeWrite() error {
 // listener wraps accepted connections and bounds their number.
 type listener struct {
 	net.Listener
-	server *Server
-	tls    bool
-	http2  bool
-	covers func(name, other string) bool
+	server    *Server
+	transport Transport
+	http2     bool
+	covers    func(name, other string) bool
 }
 
 func (l *listener) Accept() (net.Conn, error) {
@@ -281,7 +283,7 @@ func (l *listener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		w := l.server.newConn(c, l.tls)
+		w := l.server.newConn(c, l.transport)
 		w.http2, w.covers = l.http2, l.covers
 		if !l.server.connections.add(w, l.server.limits.MaxConnections) {
 			l.server.refused.Add(1)

@@ -17,12 +17,14 @@ import (
 // A peer outside trusted_proxies is the client: whatever it says about others
 // is removed. From a trusted peer X-Forwarded-For is continued, the client is
 // its right-most address that is not trusted, and its X-Forwarded-*, Forwarded,
-// X-Real-IP, X-Request-Id and traceparent pass.
+// X-Real-IP, X-Request-Id and traceparent pass. Client-Cert never passes; where
+// the listener's balancer may tell it, it is what the client showed there.
 func (st *state) forwarding() {
 	x := &st.x
 	trusted := *st.server.trusted.Load()
 	believed := len(trusted) > 0 && contains(trusted, x.Peer)
 	var chain []byte
+	var told clientCertField
 	proto, tracing := false, false
 	for i := range x.Fields {
 		f := &x.Fields[i]
@@ -58,7 +60,12 @@ func (st *state) forwarding() {
 			tracing = tracing || !f.Drop
 		case wire.Tracestate:
 			f.Drop = f.Drop || !believed
+		case wire.ClientCert:
+			told.note(f)
 		}
+	}
+	if believed && st.certTold {
+		x.ClientCert = told.cert()
 	}
 	if believed {
 		x.ClientIP = rightmost(chain, trusted, x.Peer)

@@ -67,7 +67,7 @@ func newMultiplexer(s *Server) *multiplexer {
 func (s *Server) serveHTTP2(nc net.Conn) error {
 	c := nc.(*conn)
 	c.watch.since.Store(heading) // it is not for the sweep to end
-	o := &origin{peer: c.peer, tls: c.tls, cert: c.clientCert(), covers: c.covers, version: 2}
+	o := &origin{peer: c.peer, tls: c.tls, cert: c.clientCert(), certTold: c.certTold, covers: c.covers, version: 2}
 	f := &framed{Conn: c.Conn, c: c, in: meter{preface: len(http2.ClientPreface)}}
 	f.br = bufio.NewReaderSize(reader{f}, 4<<10)
 	f.credit = credit{left: creditLimit, at: s.now()}

@@ -59,8 +59,10 @@ func startHTTP2(t testing.TB, change func(*Config), handler plugins.Handler) *h2
 	r.clear, r.tls = clear.Addr().String(), secure.Addr().String()
 	offer := r.donor.TLS.Clone()
 	offer.NextProtos = []string{"h2", "http/1.1"}
-	go func() { done <- r.server.ServeHTTP2(clear, false) }()
-	go func() { done <- r.server.Serve(oneCertificate{tls.NewListener(secure, offer)}, true) }()
+	go func() { done <- r.server.ServeHTTP2(clear, Transport{}) }()
+	go func() {
+		done <- r.server.Serve(oneCertificate{tls.NewListener(secure, offer)}, Transport{Encrypted: true})
+	}()
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		defer cancel()

@@ -22,6 +22,8 @@ type origin struct {
 	peer netip.Addr
 	tls  bool
 	cert *plugins.ClientCertificate
+	// certTold: a balancer may tell the client's certificate in the head.
+	certTold bool
 	// name is the server name of the TLS handshake, empty if there was none.
 	name string
 	// covers reports whether the certificate for one name is good for the
@@ -42,6 +44,7 @@ func (s *Server) serveMultiplexed(w http.ResponseWriter, r *http.Request, from *
 	m := &multiplexed{server: s, x: x, w: w, r: r, control: http.NewResponseController(w), version: from.version}
 	st.out, x.Client = m, m
 	x.TLS, x.Peer, x.ClientIP, x.ClientCert = from.tls, from.peer, from.peer, from.cert
+	st.certTold = from.certTold
 	st.identify()
 	s.streams.Add(1)
 	if err := st.beginMultiplexed(m, from); err != nil {

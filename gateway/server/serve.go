@@ -30,6 +30,8 @@ type state struct {
 	host    []byte
 	id      [32]byte
 	lines   []byte
+	// certTold: the peer, if it is trusted, may tell the client's certificate.
+	certTold bool
 }
 
 func (s *Server) newState() *state {
@@ -67,7 +69,7 @@ func (st *state) open(c *conn) {
 	x := &st.x
 	x.Time = st.server.now()
 	x.TLS, x.Peer, x.ClientIP = c.tls, c.peer, c.peer
-	x.ClientCert = c.clientCert()
+	x.ClientCert, st.certTold = c.clientCert(), c.certTold
 	st.stream.reset(c, x)
 	x.Client = &st.stream
 	st.identify()

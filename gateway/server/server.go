@@ -7,7 +7,7 @@
 // own routing or policy: it hands each exchange to one plugins.Handler.
 //
 //	s := server.New(server.Config{Handler: gw.Serve, Limits: file.Server})
-//	go s.Serve(ln, false)
+//	go s.Serve(ln, server.Transport{})
 //	defer s.Shutdown(ctx)
 package server
 
@@ -99,19 +99,29 @@ func New(c Config) *Server {
 // Trust replaces the networks whose forwarding fields are believed.
 func (s *Server) Trust(networks []netip.Prefix) { s.trusted.Store(&networks) }
 
-// Serve accepts connections of ln until Shutdown. encrypted tells that ln
-// hands out TLS connections, or that a trusted balancer ended TLS before it.
+// Transport tells what is between a listener and its clients.
+type Transport struct {
+	// Encrypted: the listener hands out TLS connections, or a trusted balancer
+	// ended TLS before it.
+	Encrypted bool
+	// ClientCertTold: that balancer tells the certificate that the client has
+	// shown it, in Client-Cert (RFC 9440). From others the field is not
+	// believed.
+	ClientCertTold bool
+}
+
+// Serve accepts connections of ln until Shutdown.
 //
 // A listener of TLS connections that offers "h2" by ALPN serves HTTP/2 to the
 // clients that choose it.
-func (s *Server) Serve(ln net.Listener, encrypted bool) error {
-	return s.serve(&listener{Listener: ln, server: s, tls: encrypted})
+func (s *Server) Serve(ln net.Listener, t Transport) error {
+	return s.serve(&listener{Listener: ln, server: s, transport: t})
 }
 
 // ServeHTTP2 is Serve for clients that speak HTTP/2 without asking by ALPN
 // (h2c with prior knowledge; RFC 9113, 3.3).
-func (s *Server) ServeHTTP2(ln net.Listener, encrypted bool) error {
-	return s.serve(&listener{Listener: ln, server: s, tls: encrypted, http2: true})
+func (s *Server) ServeHTTP2(ln net.Listener, t Transport) error {
+	return s.serve(&listener{Listener: ln, server: s, transport: t, http2: true})
 }
 
 // Certified is a listener that knows its certificates.

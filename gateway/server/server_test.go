@@ -37,7 +37,7 @@ func start(t testing.TB, change func(*Config), handler plugins.Handler) string {
 		t.Fatal(err)
 	}
 	done := make(chan error, 1)
-	go func() { done <- s.Serve(ln, false) }()
+	go func() { done <- s.Serve(ln, Transport{}) }()
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
@@ -421,7 +421,7 @@ func TestShutdownEndsIdleConnectionsAndWaitsForExchanges(t *testing.T) {
 		t.Fatal(err)
 	}
 	done := make(chan error, 1)
-	go func() { done <- s.Serve(ln, false) }()
+	go func() { done <- s.Serve(ln, Transport{}) }()
 	dial := func(raw string) net.Conn {
 		c, err := net.Dial("tcp", ln.Addr().String())
 		if err != nil {

@@ -49,7 +49,7 @@ func TestEncryptedConnectionsAreServedAlike(t *testing.T) {
 		t.Fatal(err)
 	}
 	done := make(chan error, 1)
-	go func() { done <- s.Serve(tls.NewListener(ln, donor.TLS), true) }()
+	go func() { done <- s.Serve(tls.NewListener(ln, donor.TLS), Transport{Encrypted: true}) }()
 	defer func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()

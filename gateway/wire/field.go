@@ -15,6 +15,7 @@ import "bytes"
 const (
 	Other uint8 = iota
 	Authorization
+	ClientCert // Client-Cert and Client-Cert-Chain (RFC 9440) in any spelling
 	Connection
 	ContentLength
 	ContentType
@@ -90,6 +91,9 @@ func classify(name []byte) uint8 {
 			}
 		}
 		return Other
+	}
+	if len(name) > 10 && name[0]|0x20 == 'c' && (foldedEqual(name, "client-cert") || foldedEqual(name, "client-cert-chain")) {
+		return ClientCert
 	}
 	if len(name) < len(byLength) {
 		for _, k := range byLength[len(name)] {

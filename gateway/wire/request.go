@@ -77,7 +77,7 @@ func digit(c byte) bool { return '0' <= c && c <= '9' }
 
 // ScanRequest checks the header section raw (lines up to and including the
 // empty line) and appends its fields to fields. Hop-by-hop fields,
-// those that Connection names, identity fields in any spelling and names with
+// those that Connection names, identity and certificate fields in any spelling and names with
 // an underscore (EDGE: S07) are marked Drop. An error means that nothing of
 // the request may be trusted.
 func ScanRequest(raw []byte, r *Request, fields []plugins.Field, limit int) ([]plugins.Field, error) {
@@ -169,7 +169,7 @@ func (r *Request) note(f *plugins.Field) (named bool, err error) {
 		r.Upgrade, f.Drop = f.Value, true
 	case Authorization:
 		r.Authorizations++
-	case Identity, MethodOverride, OriginalURL:
+	case ClientCert, Identity, MethodOverride, OriginalURL:
 		f.Drop = true
 	default:
 		f.Drop = f.Drop || hopByHop(f.ID)
@@ -246,7 +246,7 @@ func dropNamed(fields []plugins.Field) {
 
 func protected(id uint8) bool {
 	switch id {
-	case Authorization, ContentLength, ContentType, Cookie, Date, Forwarded, Host, RealIP, RequestID,
+	case Authorization, ClientCert, ContentLength, ContentType, Cookie, Date, Forwarded, Host, RealIP, RequestID,
 		Traceparent, Tracestate, Via, XForwarded, XForwardedFor, Identity:
 		return true
 	}

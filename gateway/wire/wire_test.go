@@ -80,6 +80,10 @@ func TestFieldsThatDoNotTravel(t *testing.T) {
 	for _, spelling := range []string{"X-Auth-Subject", "x-auth-subject", "X_Auth_Subject", "X.Auth.Subject", "x-AUTH_anything"} {
 		f(spelling + ": root\r\n")
 	}
+	for _, spelling := range []string{"Client-Cert", "client-cert-chain", "CLIENT_CERT", "Client.Cert.Chain", "Client_cert-chain"} {
+		f(spelling + ": :AAAA:\r\n")
+	}
+	f("Client-Certificate: 1\r\nClient-Cer: 1\r\nX-Client-Cert: 1\r\n", "Client-Certificate", "Client-Cer", "X-Client-Cert")
 	f("X-Authenticated: 1\r\nXauth: 1\r\n", "X-Authenticated", "Xauth")
 	f("Under_Score: 1\r\n")
 	f("X-HTTP-Method-Override: DELETE\r\nX-Original-URL: /a\r\nX-Rewrite-URL: /b\r\n")

@@ -12,6 +12,7 @@ import (
 	"github.com/gatehouse/gatehouse/plugins/auth"
 	"github.com/gatehouse/gatehouse/plugins/bodylimit"
 	"github.com/gatehouse/gatehouse/plugins/breaker"
+	"github.com/gatehouse/gatehouse/plugins/clientcert"
 	"github.com/gatehouse/gatehouse/plugins/cors"
 	"github.com/gatehouse/gatehouse/plugins/headers"
 	"github.com/gatehouse/gatehouse/plugins/ipallow"
@@ -49,6 +50,8 @@ func All(d Deps) []plugins.Plugin {
 		// Limits by address come before auth: they also slow down who guesses
 		// tokens, and whose floods would cost a verification each.
 		d.RateLimit.ByAddress(),
+		// The handshake is over, so this is cheaper than looking at a token.
+		clientcert.New(),
 		// Behind auth every request has a principal, or its route is public.
 		d.Auth,
 		// All other limits come behind auth. Those by client or claim need the

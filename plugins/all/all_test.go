@@ -62,7 +62,7 @@ func TestOrder(t *testing.T) {
 		names = append(names, p.Name())
 	}
 	want := []string{
-		"ip_allow", "cors", "headers", "redirect", "body_limit", "rate_limit", "auth", "rate_limit",
+		"ip_allow", "cors", "headers", "redirect", "body_limit", "rate_limit", "mtls", "auth", "rate_limit",
 		"headers", "rewrite", "retry", "breaker",
 	}
 	for i := range max(len(names), len(want)) {

@@ -1,0 +1,104 @@
+package routes
+
+import (
+	"path/filepath"
+	"slices"
+)
+
+func (c *checker) listenerDefaults(l *Listener) {
+	if t := l.TLS; t != nil && !t.Terminated {
+		orDefault(c, &t.ClientAuth, "require")
+		orDefault(c, &t.MinVersion, "1.2")
+	}
+}
+
+// tls checks how a listener is encrypted and gathers its certificates.
+func (c *checker) tls(t *TLS) {
+	if t.Terminated {
+		c.terminated(t)
+		return
+	}
+	if c.written(&t.ClientCertHeader) {
+		c.report(c.at(&t.ClientCertHeader, t.Pos), "tls: client_cert_header is for terminated: true; here the handshake shows the certificate")
+	}
+	if c.written(&t.Certificates) && len(t.Certificates) == 0 && !c.broken(&t.Certificates) {
+		c.report(c.at(&t.Certificates, t.Pos), "tls: certificates: the list is empty")
+	}
+	for i := range t.Certificates {
+		if pair := &t.Certificates[i]; !c.broken(pair) {
+			c.certificate(&pair.Cert, &pair.Key, pair.Pos)
+		}
+	}
+	if c.written(&t.Cert) || c.written(&t.Key) || !c.written(&t.Certificates) {
+		c.certificate(&t.Cert, &t.Key, t.Pos)
+		t.Certificates = slices.Insert(t.Certificates, 0, Certificate{Pos: c.at(&t.Cert, t.Pos), Cert: t.Cert, Key: t.Key})
+	}
+	if c.written(&t.ClientCA) {
+		c.namedFile(&t.ClientCA, "tls: client_ca", t.Pos)
+	} else if c.written(&t.ClientAuth) {
+		c.report(c.at(&t.ClientAuth, t.Pos), "tls: client_auth needs client_ca, a file of the CAs whose clients are believed")
+	}
+	c.oneOf(&t.ClientAuth, "tls: client_auth", t.Pos, "require", "request")
+	c.oneOf(&t.MinVersion, "tls: min_version", t.Pos, "1.2", "1.3")
+}
+
+// terminated refuses what only a handshake of our own could do.
+func (c *checker) terminated(t *TLS) {
+	for _, k := range []struct {
+		address any
+		key     string
+	}{{&t.Cert, "cert"}, {&t.Key, "key"}, {&t.Certificates, "certificates"}, {&t.ClientCA, "client_ca"}, {&t.ClientAuth, "client_auth"}, {&t.MinVersion, "min_version"}} {
+		if c.written(k.address) {
+			c.report(c.at(k.address, t.Pos), "tls: %s has no meaning where TLS is terminated by a balancer", k.key)
+		}
+	}
+}
+
+// certificate checks the files of a certificate and its key.
+func (c *checker) certificate(cert, key *string, owner Pos) {
+	c.namedFile(cert, "tls: cert", owner)
+	c.namedFile(key, "tls: key", owner)
+}
+
+// namedFile puts the folder of the naming file before a path, sees whether the
+// file is there, and has it watched.
+func (c *checker) namedFile(path *string, key string, owner Pos) {
+	if !c.required(path, key, owner) {
+		return
+	}
+	pos := c.at(path, owner)
+	if !filepath.IsAbs(*path) {
+		*path = filepath.Join(filepath.Dir(pos.File), *path)
+	}
+	c.sources(*path)
+	if _, err := readBounded(*path, 1<<20); err != nil {
+		c.report(pos, "%s: the file %s: %v", key, *path, err)
+	}
+}
+
+// ticketSecrets refuses secrets that can be guessed: they open recorded
+// sessions.
+func (c *checker) ticketSecrets(s *Server) {
+	if c.written(&s.TicketSecret) && len(s.TicketSecret) == 0 && !c.broken(&s.TicketSecret) {
+		c.report(c.at(&s.TicketSecret, Pos{}), "ticket_secret: the list is empty")
+	}
+	for i := range s.TicketSecret {
+		secret := &s.TicketSecret[i]
+		if len(secret.Reveal()) < minSecret && !c.broken(secret) && !c.broken(&s.TicketSecret) {
+			c.report(c.at(secret, c.at(&s.TicketSecret, Pos{})), "ticket_secret is shorter than %d characters", minSecret)
+		}
+	}
+}
+
+// mutualTLS refuses a route that wants a client certificate where no listener
+// could ever show one.
+func (c *checker) mutualTLS(r *Route) {
+	a := r.Auth
+	if !c.written(&a.MTLS) || c.broken(&a.MTLS) || !c.oneOf(&a.MTLS, "mtls", a.Pos, "required") || a.MTLS != "required" {
+		return
+	}
+	asks := func(l Listener) bool { return l.TLS != nil && (l.TLS.ClientCA != "" || l.TLS.ClientCertHeader) }
+	if !slices.ContainsFunc(c.file.Listeners, asks) && !c.broken(&c.file.Listeners) {
+		c.report(c.at(&a.MTLS, a.Pos), "the route %q wants a client certificate, but no listener asks for one: give one of them tls: client_ca", r.Name)
+	}
+}

@@ -1,0 +1,31 @@
+package routes
+
+// TLS is how a listener's connections are encrypted. In the file it is a
+// mapping, a list of certificates, or the word "terminated".
+type TLS struct {
+	Pos Pos `yaml:"-"`
+	// Terminated says that a balancer of trusted_proxies did it.
+	Terminated bool `yaml:"terminated"`
+	// ClientCertHeader believes the Client-Cert field (RFC 9440) of the
+	// balancer that terminated TLS.
+	ClientCertHeader bool `yaml:"client_cert_header"`
+	// Cert and Key are the first of Certificates once loaded.
+	Cert string `yaml:"cert"`
+	Key  string `yaml:"key"`
+	// Certificates are chosen by the name that the client asks for; the first
+	// one is for all others.
+	Certificates []Certificate `yaml:"certificates"`
+	// ClientCA is a PEM file of the CAs whose clients are believed; empty: no
+	// certificate is asked for.
+	ClientCA   string `yaml:"client_ca"`
+	ClientAuth string `yaml:"client_auth"` // require (default) | request
+	MinVersion string `yaml:"min_version"` // 1.2 (default) | 1.3
+}
+
+// Certificate is a chain with its key. Both are PEM files, here relative to
+// the working folder: Load has put the folder of the naming file before them.
+type Certificate struct {
+	Pos  Pos    `yaml:"-"`
+	Cert string `yaml:"cert"`
+	Key  string `yaml:"key"`
+}
