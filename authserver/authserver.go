@@ -201,7 +201,7 @@ func (s *Server) mount(place metadata.Places, pages *web.Pages, sessions *sessio
 	s.handler = mux
 	s.admin = admin.New(admin.Config{
 		Store: c.Store, Clients: s.clients, Users: s.users, Scopes: s.scopes, Revoker: revoker,
-		Keys: c.Keys, Audit: s.audit, Logger: c.Logger, Now: c.Now, Timeout: pageTimeout,
+		Keys: c.Keys, Tokens: issuer, Audit: s.audit, Logger: c.Logger, Now: c.Now, Timeout: pageTimeout,
 	})
 }
 

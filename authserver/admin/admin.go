@@ -25,6 +25,7 @@ import (
 	"github.com/gatehouse/gatehouse/authserver/oauth"
 	"github.com/gatehouse/gatehouse/authserver/scopes"
 	"github.com/gatehouse/gatehouse/authserver/store"
+	"github.com/gatehouse/gatehouse/authserver/tokens"
 	"github.com/gatehouse/gatehouse/authserver/users"
 	"github.com/gatehouse/gatehouse/authserver/web"
 )
@@ -50,6 +51,7 @@ type Config struct {
 	Scopes  *scopes.Catalogue
 	Revoker Revoker
 	Keys    Rotator
+	Tokens  *tokens.Issuer
 	Audit   *audit.Log
 	Logger  *slog.Logger
 	Now     func() time.Time
@@ -79,14 +81,19 @@ func New(c Config) http.Handler {
 		"POST /api/v1/users/{subject}/revoke":              a.revokeUser,
 		"GET /api/v1/users/{subject}/sessions":             a.listSessions,
 		"GET /api/v1/users/{subject}/grants":               a.listGrants,
+		"GET /api/v1/users/{subject}/consents":             a.listConsents,
 		"DELETE /api/v1/users/{subject}/consents/{client}": a.withdrawConsent,
+		"GET /api/v1/sessions":                             a.listAllSessions,
 		"DELETE /api/v1/sessions/{id}":                     a.endSession,
+		"GET /api/v1/grants/{grant}":                       a.showGrant,
 		"DELETE /api/v1/grants/{grant}":                    a.revokeGrant,
 		"GET /api/v1/keys":                                 a.listKeys,
 		"POST /api/v1/keys/rotate":                         a.rotateKeys,
 		"POST /api/v1/keys/{kid}/retire":                   a.retireKey,
 		"GET /api/v1/revocations":                          a.listRevocations,
 		"POST /api/v1/revocations":                         a.revoke,
+		"POST /api/v1/tokens/inspect":                      a.inspectToken,
+		"POST /api/v1/tokens/revoke":                       a.revokeToken,
 		"GET /api/v1/audit":                                a.listAudit,
 	} {
 		mux.Handle(pattern, a.handler(h))

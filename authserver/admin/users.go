@@ -32,8 +32,11 @@ func (a *api) listUsers(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	views := make([]userView, 0, len(all))
+	name := r.URL.Query().Get("name")
 	for _, u := range all {
-		views = append(views, showUser(u))
+		if name == "" || u.Name == name {
+			views = append(views, showUser(u))
+		}
 	}
 	web.WriteJSON(w, http.StatusOK, map[string]any{"users": views})
 	return nil
@@ -168,76 +171,4 @@ func (a *api) revokeUser(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return a.revoked(w, r, oauth.LevelSubject, u.Subject)
-}
-
-func (a *api) listSessions(w http.ResponseWriter, r *http.Request) error {
-	live, err := a.Store.Sessions(r.Context(), r.PathValue("subject"), a.Now())
-	if err != nil {
-		return err
-	}
-	type view struct {
-		ID       string     `json:"id"`
-		ACR      string     `json:"acr,omitempty"`
-		Agent    string     `json:"agent,omitempty"`
-		AuthTime *time.Time `json:"auth_time"`
-		Created  *time.Time `json:"created"`
-		Expires  *time.Time `json:"expires"`
-	}
-	views := make([]view, 0, len(live))
-	for _, s := range live {
-		views = append(views, view{s.ID, s.ACR, s.Agent, stamp(s.AuthTime), stamp(s.Created), stamp(s.Expires)})
-	}
-	web.WriteJSON(w, http.StatusOK, map[string]any{"sessions": views})
-	return nil
-}
-
-func (a *api) listGrants(w http.ResponseWriter, r *http.Request) error {
-	live, err := a.Store.Families(r.Context(), r.PathValue("subject"), a.Now())
-	if err != nil {
-		return err
-	}
-	type view struct {
-		Grant     string     `json:"grant"`
-		Client    string     `json:"client"`
-		Session   string     `json:"session,omitempty"`
-		Scopes    []string   `json:"scopes"`
-		Refreshes int        `json:"refreshes"`
-		Created   *time.Time `json:"created"`
-		IdleUntil *time.Time `json:"idle_until"`
-		Expires   *time.Time `json:"expires"`
-	}
-	views := make([]view, 0, len(live))
-	for _, f := range live {
-		views = append(views, view{f.Grant, f.ClientID, f.Session, list(f.Scopes), f.Generation - 1,
-			stamp(f.Created), stamp(f.IdleUntil), stamp(f.Expires)})
-	}
-	web.WriteJSON(w, http.StatusOK, map[string]any{"grants": views})
-	return nil
-}
-
-// withdrawConsent forgets what the user allowed a client, and revokes what the
-// client refreshes in the user's name.
-func (a *api) withdrawConsent(w http.ResponseWriter, r *http.Request) error {
-	subject, client := r.PathValue("subject"), r.PathValue("client")
-	event := store.AuditEvent{Action: audit.ConsentRemoved, Subject: subject, Client: client}
-	err := a.audited(r, event, func(e store.AuditEvent) error {
-		return a.Store.RemoveConsent(r.Context(), subject, client, e)
-	})
-	if err != nil && !errors.Is(err, store.ErrNotFound) {
-		return err
-	}
-	live, err := a.Store.Families(r.Context(), subject, a.Now())
-	if err != nil {
-		return err
-	}
-	for _, f := range live {
-		if f.ClientID != client {
-			continue
-		}
-		if _, err := a.revokeAudited(r, oauth.LevelGrant, f.Grant); err != nil {
-			return err
-		}
-	}
-	w.WriteHeader(http.StatusNoContent)
-	return nil
 }

@@ -360,6 +360,9 @@ type Sessions interface {
 	// or expired at now.
 	SessionByCookie(ctx context.Context, cookie Digest, now time.Time) (Session, error)
 	Sessions(ctx context.Context, subject string, now time.Time) ([]Session, error)
+	// LiveSessions returns up to limit live sessions of everybody, in the order
+	// of their ids, from the one after an id on.
+	LiveSessions(ctx context.Context, after string, limit int, now time.Time) ([]Session, error)
 	// RenewSession gives the live session s.ID of s.Subject the cookie,
 	// AuthTime, ACR, Expires and Agent of s, after the user signed in again:
 	// `sid` stays, the old cookie is worth nothing. ErrNotFound when there is
@@ -379,6 +382,8 @@ type Consents interface {
 	// PutConsent adds scopes to what was consented before.
 	PutConsent(ctx context.Context, c Consent, events ...AuditEvent) error
 	Consent(ctx context.Context, subject, clientID string) (Consent, error)
+	// ConsentsOf returns what a subject allowed, by client.
+	ConsentsOf(ctx context.Context, subject string) ([]Consent, error)
 	RemoveConsent(ctx context.Context, subject, clientID string, events ...AuditEvent) error // ErrNotFound
 }
 

@@ -15,7 +15,6 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/spf13/cobra"
 
-	"github.com/gatehouse/gatehouse/authserver/keys"
 	"github.com/gatehouse/gatehouse/authserver/users"
 	"github.com/gatehouse/gatehouse/cmd/gatehouse/dev"
 )
@@ -61,19 +60,6 @@ func runCommand() *cobra.Command {
 		}()
 		return p.Run(ctx)
 	}
-	return c
-}
-
-func keyCommand() *cobra.Command {
-	c := &cobra.Command{Use: "key", Short: "Keys of the authorization server", Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error { return c.Help() }}
-	c.AddCommand(&cobra.Command{
-		Use: "new-kek", Short: "Print a new key encryption key", Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			_, err := fmt.Fprintln(c.OutOrStdout(), keys.NewKekText())
-			return err
-		},
-	})
 	return c
 }
 

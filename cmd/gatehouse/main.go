@@ -51,7 +51,9 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(runCommand(), devCommand(), checkCommand(), routesCommand(), hashPasswordCommand(), keyCommand(), demoBackendCommand(), versionCommand(), healthcheckCommand())
+	root.AddCommand(runCommand(), devCommand(), checkCommand(), routesCommand(), hashPasswordCommand(), demoBackendCommand(), versionCommand(), healthcheckCommand())
+	root.AddCommand(clientCommand(), userCommand(), keyCommand(), sessionCommand(), tokenCommand(), auditCommand())
+	root.SetUsageTemplate(usage)
 	err := root.ExecuteContext(ctx)
 	var usage usageError
 	switch {
@@ -67,11 +69,29 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return exitFailed
 }
 
+// usage shows examples first: most people need one line.
+const usage = `{{if .HasExample}}Examples:
+{{.Example}}
+
+{{end}}Usage:{{if .Runnable}}
+  {{.UseLine}}{{end}}{{if .HasAvailableSubCommands}}
+  {{.CommandPath}} [command]
+
+Commands:{{range .Commands}}{{if (or .IsAvailableCommand (eq .Name "help"))}}
+  {{rpad .Name .NamePadding}} {{.Short}}{{end}}{{end}}{{end}}{{if .HasAvailableLocalFlags}}
+
+Flags:
+{{.LocalFlags.FlagUsages | trimTrailingWhitespaces}}{{end}}{{if .HasAvailableInheritedFlags}}
+
+Flags of all commands:
+{{.InheritedFlags.FlagUsages | trimTrailingWhitespaces}}{{end}}
+`
+
 // isUnknownCommand recognises cobra's error for a command or argument that it
 // does not know; cobra has no type for it.
 func isUnknownCommand(err error) bool {
 	text := err.Error()
-	for _, prefix := range []string{"unknown command", "accepts ", "requires ", "required flag"} {
+	for _, prefix := range []string{"unknown command", "accepts ", "requires ", "required flag", "if any flags in the group"} {
 		if len(text) >= len(prefix) && text[:len(prefix)] == prefix {
 			return true
 		}

@@ -56,6 +56,25 @@ func (s *Store) Sessions(ctx context.Context, subject string, now time.Time) (li
 	return live, nil
 }
 
+// LiveSessions implements store.Sessions.
+func (s *Store) LiveSessions(ctx context.Context, after string, limit int, now time.Time) (live []store.Session, err error) {
+	err = s.read(ctx, "live sessions", func(ctx context.Context, c conn) error {
+		return c.rows(ctx, func(row scanner) error {
+			var n store.Session
+			if err := row.Scan(sessionFields(&n)...); err != nil {
+				return err
+			}
+			live = append(live, n)
+			return nil
+		}, `SELECT `+sessionColumns+` FROM sessions
+			WHERE id > ?1 AND ended = 0 AND expires > ?2 ORDER BY id LIMIT ?3`, after, micros(now), limit)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return live, nil
+}
+
 // RenewSession implements store.Sessions.
 func (s *Store) RenewSession(ctx context.Context, n store.Session, now time.Time, events ...store.AuditEvent) error {
 	return s.audited(ctx, "renew session", events, func(ctx context.Context, c conn) error {
@@ -99,6 +118,24 @@ func (s *Store) Consent(ctx context.Context, subject, clientID string) (store.Co
 		return store.Consent{}, err
 	}
 	return n, nil
+}
+
+// ConsentsOf implements store.Consents.
+func (s *Store) ConsentsOf(ctx context.Context, subject string) (given []store.Consent, err error) {
+	err = s.read(ctx, "consents", func(ctx context.Context, c conn) error {
+		return c.rows(ctx, func(row scanner) error {
+			n := store.Consent{Subject: subject}
+			if err := row.Scan(&n.ClientID, listColumn{&n.Scopes}, timeColumn{&n.Granted}); err != nil {
+				return err
+			}
+			given = append(given, n)
+			return nil
+		}, `SELECT client_id, scopes, granted FROM consents WHERE subject = ?1 ORDER BY client_id`, subject)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return given, nil
 }
 
 // RemoveConsent implements store.Consents.

@@ -1,0 +1,220 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/gatehouse/gatehouse/authserver/keys"
+)
+
+const operateToken = "operators-token-operators-token-0123"
+
+// running is a gatehouse in this process for tests of what operators do.
+type running struct {
+	admin, issuer, dsn, config string
+	logs                       *lockedBuffer
+}
+
+// startGatehouse runs a gatehouse on a database until the test ends, or until
+// stop is called.
+func startGatehouse(t *testing.T, dsn, kek string) (r running, stop func()) {
+	t.Helper()
+	for range 5 { // another process may take a port first
+		var err error
+		if r, stop, err = tryGatehouse(t, dsn, kek); err == nil {
+			return r, stop
+		} else if !strings.Contains(err.Error(), "address already in use") {
+			t.Fatal(err)
+		}
+	}
+	t.Fatal("no free port")
+	return r, stop
+}
+
+func tryGatehouse(t *testing.T, dsn, kek string) (running, func(), error) {
+	t.Helper()
+	var gateway, admin string
+	if err := freeAddress(18080, &gateway); err != nil {
+		return running{}, nil, err
+	}
+	if err := freeAddress(19901, &admin); err != nil {
+		return running{}, nil, err
+	}
+	r := running{admin: "http://" + admin, issuer: "http://" + gateway, dsn: dsn, logs: &lockedBuffer{}}
+	r.config = filepath.Join(t.TempDir(), "gatehouse.yaml")
+	text := fmt.Sprintf(`
+listeners: [{address: %q}]
+admin: {address: %q, token: %s}
+store: %q
+authserver:
+  issuer: %s
+  key_encryption_key: %s
+  scopes: {"read:orders": Read your orders}
+  clients:
+    - {id: batch, secret: batch-secret-batch-secret-batch-secret, grants: [client_credentials], scopes: ["read:orders"]}
+  users:
+    - {name: declared, password: a declared password}
+services: {orders: {targets: ["http://127.0.0.1:1"]}}
+routes: [{path: /orders/**, service: orders, auth: {scopes: ["read:orders"]}}]
+`, gateway, admin, operateToken, dsn, r.issuer, kek)
+	if err := os.WriteFile(r.config, []byte(text), 0o600); err != nil {
+		return r, nil, err
+	}
+	file, err := load(r.config, false)
+	if err != nil {
+		return r, nil, err
+	}
+	p, err := newProcess(t.Context(), file, true, slog.New(slog.NewJSONHandler(r.logs, nil)))
+	if err != nil {
+		return r, nil, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- p.Run(ctx) }()
+	stopped := false
+	stop := func() {
+		if stopped {
+			return
+		}
+		stopped = true
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+	t.Cleanup(stop)
+	eventually(t, "the gatehouse is ready", func() bool {
+		resp, err := http.Get(r.admin + "/readyz")
+		if err != nil {
+			return false
+		}
+		resp.Body.Close()
+		return resp.StatusCode == http.StatusOK
+	})
+	return r, stop, nil
+}
+
+// command runs a command as a user would and returns its output.
+func (r running) command(t *testing.T, stdin string, args ...string) string {
+	t.Helper()
+	cmd := exec.Command("gatehouse", args...)
+	cmd.Env = append(os.Environ(), "GATEHOUSE_ADMIN="+r.admin, "GATEHOUSE_ADMIN_TOKEN="+operateToken)
+	cmd.Stdin = strings.NewReader(stdin)
+	var out, problems bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &problems
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("gatehouse %s: %v: %s", strings.Join(args, " "), err, &problems)
+	}
+	return out.String()
+}
+
+// TestOperateScripts runs testdata/operate, one script after the other, over
+// one running gatehouse.
+func TestOperateScripts(t *testing.T) {
+	kek := keys.NewKekText()
+	r, _ := startGatehouse(t, "sqlite:"+filepath.Join(t.TempDir(), "state.db"), kek)
+	t.Run("scripts", func(t *testing.T) {
+		testscript.Run(t, testscript.Params{
+			Dir: "testdata/operate",
+			Setup: func(env *testscript.Env) error {
+				env.Setenv("GATEHOUSE_ADMIN", r.admin)
+				env.Setenv("GATEHOUSE_ADMIN_TOKEN", operateToken)
+				env.Setenv("ISSUER", r.issuer)
+				env.Setenv("CONFIG", r.config)
+				return nil
+			},
+			Cmds: operateCommands,
+		})
+	})
+	wantNoSecret(t, r)
+}
+
+var operateCommands = map[string]func(*testscript.TestScript, bool, []string){
+	"exits": exits,
+	// keep NAME PATTERN: the first group in the output is $NAME from now on.
+	"keep": func(ts *testscript.TestScript, _ bool, args []string) {
+		found := regexp.MustCompile(args[1]).FindStringSubmatch(ts.ReadFile("stdout"))
+		if len(found) < 2 {
+			ts.Fatalf("no %s in the output", args[1])
+		}
+		ts.Setenv(args[0], found[1])
+	},
+	// write FILE WORD…: a file with these words, for stdin.
+	"write": func(ts *testscript.TestScript, _ bool, args []string) {
+		ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(strings.Join(args[1:], " ")+"\n"), 0o600))
+	},
+	// token CLIENT SECRET: prints an access token.
+	"token": func(ts *testscript.TestScript, neg bool, args []string) {
+		req, err := http.NewRequest(http.MethodPost, ts.Getenv("ISSUER")+"/oauth/token", strings.NewReader("grant_type=client_credentials"))
+		ts.Check(err)
+		req.SetBasicAuth(args[0], args[1])
+		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		resp, err := http.DefaultClient.Do(req)
+		ts.Check(err)
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		ts.Check(err)
+		if (resp.StatusCode == http.StatusOK) == neg {
+			ts.Fatalf("the token endpoint answers %s: %s", resp.Status, body)
+		}
+		if !neg {
+			found := regexp.MustCompile(`"access_token":"([^"]+)"`).FindSubmatch(body)
+			ts.Setenv("TOKEN", string(found[1]))
+		}
+	},
+}
+
+// madeSecret matches what is a secret by its form: JWTs, hashes of passwords,
+// refresh tokens and secrets that the server made.
+var madeSecret = regexp.MustCompile(`eyJ[A-Za-z0-9_-]{10,}\.eyJ|\$argon2id\$|gh[a-z]_[A-Za-z0-9_-]{20,}`)
+
+// wantNoSecret looks for secrets in everything that was logged, counted or
+// audited (OAUTH 59).
+func wantNoSecret(t *testing.T, r running) {
+	t.Helper()
+	resp, err := http.Get(r.admin + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	metrics, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kek, err := os.ReadFile(r.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sealed := regexp.MustCompile(`key_encryption_key: (\S+)`).FindSubmatch(kek)[1]
+	if _, err := base64.StdEncoding.DecodeString(string(sealed)); err != nil {
+		t.Fatal(err)
+	}
+	for place, text := range map[string]string{
+		"log": r.logs.String(), "metrics": string(metrics), "audit": r.command(t, "", "audit", "export"),
+	} {
+		if text == "" {
+			t.Errorf("the %s is empty", place)
+		}
+		if found := madeSecret.FindString(text); found != "" {
+			t.Errorf("a secret (%.8s…) is in the %s", found, place)
+		}
+		for _, secret := range []string{operateToken, "batch-secret", "a declared password", "correct horse", string(sealed)} {
+			if strings.Contains(text, secret) {
+				t.Errorf("the secret %.6s… is in the %s", secret, place)
+			}
+		}
+	}
+}
