@@ -24,6 +24,7 @@ import (
 	"github.com/gatehouse/gatehouse/authserver/admin"
 	"github.com/gatehouse/gatehouse/authserver/audit"
 	"github.com/gatehouse/gatehouse/authserver/authorize"
+	"github.com/gatehouse/gatehouse/authserver/backchannel"
 	"github.com/gatehouse/gatehouse/authserver/clients"
 	"github.com/gatehouse/gatehouse/authserver/consent"
 	"github.com/gatehouse/gatehouse/authserver/device"
@@ -74,6 +75,7 @@ type Server struct {
 	gate     *tokens.Gate
 	pages    *web.Pages
 	audit    *audit.Log
+	logouts  *backchannel.Notifier
 	health   health
 	handler  http.Handler
 	admin    http.Handler
@@ -199,6 +201,9 @@ func (s *Server) mount(place metadata.Places, pages *web.Pages, sessions *sessio
 		mux.Handle(path, h)
 	}
 	s.handler = mux
+	s.logouts = backchannel.New(backchannel.Config{
+		Store: c.Store, Clients: s.clients, Tokens: issuer, Post: c.Fetch, Audit: s.audit, Logger: c.Logger, Now: c.Now,
+	})
 	s.admin = admin.New(admin.Config{
 		Store: c.Store, Clients: s.clients, Users: s.users, Scopes: s.scopes, Revoker: revoker,
 		Keys: c.Keys, Tokens: issuer, Audit: s.audit, Logger: c.Logger, Now: c.Now, Timeout: pageTimeout,

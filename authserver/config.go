@@ -52,7 +52,8 @@ type Config struct {
 	MutualTLS bool
 	// Limits bound the requests to the token endpoint.
 	Limits grants.Limits
-	// Fetch gets what clients publish; nil: https from public addresses.
+	// Fetch reaches what clients publish and where they want to be told; nil:
+	// https on public addresses.
 	Fetch *fetch.Fetcher
 
 	Declared Declared

@@ -22,7 +22,8 @@ func exchangers(c *authserver.Config) {
 	add := func(id string, p *store.ExchangePolicy) {
 		c.Declared.Clients = append(c.Declared.Clients, authserver.Client{
 			ID: id, Secret: webSecret, Grants: []string{"token-exchange", "client_credentials"},
-			Scopes: []string{"read:orders", "write:orders", "gatehouse:read", "offline_access"}, ClientSettings: store.ClientSettings{Exchange: p},
+			Scopes:         []string{"read:orders", "write:orders", "gatehouse:read", "offline_access"},
+			ClientSettings: store.ClientSettings{Exchange: p},
 		})
 	}
 	add("orders-api", &store.ExchangePolicy{SubjectTokensFrom: []string{"web", "orders-api"}, Audiences: []string{billingAPI}, Scopes: []string{"read:orders"}, Delegation: true})

@@ -23,12 +23,13 @@ const (
 )
 
 // Run does what goes on behind the endpoints until ctx ends: it follows the
-// keys, stores queued audit events, watches the store and sweeps it. It
+// keys, stores queued audit events, watches the store and
+// sweeps it, and tells applications of sessions that ended. It
 // returns early only when one of them cannot go on.
 func (s *Server) Run(ctx context.Context) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	tasks := []func(context.Context) error{s.config.Keys.Run, s.audit.Run, s.watch, s.sweep, s.prune}
+	tasks := []func(context.Context) error{s.config.Keys.Run, s.audit.Run, s.watch, s.sweep, s.prune, s.logouts.Run}
 	errs := make([]error, len(tasks))
 	var group sync.WaitGroup
 	for i, task := range tasks {

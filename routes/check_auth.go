@@ -197,6 +197,7 @@ func (c *checker) client(client *Client, a *AuthServer) {
 		c.report(c.at(&client.SkipConsent, client.Pos), "skip_consent: the client %q has no secret, so anybody could pretend to be it", client.ID)
 	}
 	c.exchange(client, a, has("token-exchange"))
+	c.backchannel(client)
 	if has("authorization_code") && len(client.RedirectURIs) == 0 && !c.broken(&client.RedirectURIs) {
 		c.report(client.Pos, "the client %q needs redirect_uris for authorization_code", client.ID)
 	}
@@ -217,6 +218,19 @@ func (c *checker) client(client *Client, a *AuthServer) {
 	}
 	for i := range client.Scopes {
 		c.declaredScope(&client.Scopes[i], client.Pos, a)
+	}
+}
+
+func (c *checker) backchannel(client *Client) {
+	uri := &client.BackchannelLogoutURI
+	switch {
+	case c.broken(uri):
+	case *uri == "" && client.BackchannelLogoutSessionRequired:
+		c.report(c.at(&client.BackchannelLogoutSessionRequired, client.Pos), "backchannel_logout_session_required is nothing without backchannel_logout_uri")
+	case *uri != "":
+		if _, ok := secureURL(*uri); !ok || strings.Contains(*uri, "#") {
+			c.report(c.at(uri, client.Pos), "backchannel_logout_uri is not an https URL without a fragment (http is allowed on loopback only)")
+		}
 	}
 }
 

@@ -164,6 +164,10 @@ type Client struct {
 	PostLogoutRedirectURIs []string `yaml:"post_logout_redirect_uris"`
 	// SkipConsent is for first-party confidential clients.
 	SkipConsent bool `yaml:"skip_consent"`
+	// BackchannelLogoutURI is told when a session ends in which the client took
+	// part.
+	BackchannelLogoutURI             string `yaml:"backchannel_logout_uri"`
+	BackchannelLogoutSessionRequired bool   `yaml:"backchannel_logout_session_required"`
 	// Exchange goes with the grant token-exchange.
 	Exchange *Exchange `yaml:"exchange"`
 }

@@ -14,18 +14,20 @@ import (
 
 // clientView is a client as the API shows and takes it.
 type clientView struct {
-	ID           string                `json:"id"`
-	Name         string                `json:"name,omitempty"`
-	Public       bool                  `json:"public"`
-	Grants       []string              `json:"grants"`
-	Scopes       []string              `json:"scopes"`
-	RedirectURIs []string              `json:"redirect_uris,omitempty"`
-	PostLogout   []string              `json:"post_logout_redirect_uris,omitempty"`
-	SkipConsent  bool                  `json:"skip_consent,omitempty"`
-	Exchange     *store.ExchangePolicy `json:"exchange,omitempty"`
-	Disabled     bool                  `json:"disabled,omitempty"`
-	Declared     bool                  `json:"declared"`
-	Created      *time.Time            `json:"created,omitempty"`
+	ID                       string                `json:"id"`
+	Name                     string                `json:"name,omitempty"`
+	Public                   bool                  `json:"public"`
+	Grants                   []string              `json:"grants"`
+	Scopes                   []string              `json:"scopes"`
+	RedirectURIs             []string              `json:"redirect_uris,omitempty"`
+	PostLogout               []string              `json:"post_logout_redirect_uris,omitempty"`
+	SkipConsent              bool                  `json:"skip_consent,omitempty"`
+	Exchange                 *store.ExchangePolicy `json:"exchange,omitempty"`
+	BackchannelLogoutURI     string                `json:"backchannel_logout_uri,omitempty"`
+	BackchannelLogoutSession bool                  `json:"backchannel_logout_session_required,omitempty"`
+	Disabled                 bool                  `json:"disabled,omitempty"`
+	Declared                 bool                  `json:"declared"`
+	Created                  *time.Time            `json:"created,omitempty"`
 	// Secret is shown once, where it was made.
 	Secret string `json:"secret,omitempty"`
 }
@@ -34,6 +36,7 @@ func showClient(c *clients.Client) clientView {
 	return clientView{
 		ID: c.ID, Name: c.Name, Public: c.Public(), Grants: list(c.Grants), Scopes: list(c.Scopes),
 		RedirectURIs: c.RedirectURIs, PostLogout: c.PostLogoutRedirectURIs, SkipConsent: c.SkipConsent, Exchange: c.Exchange,
+		BackchannelLogoutURI: c.BackchannelLogoutURI, BackchannelLogoutSession: c.BackchannelLogoutSession,
 		Disabled: c.Disabled, Declared: c.Declared, Created: stamp(c.Created),
 	}
 }
@@ -50,6 +53,7 @@ func (v clientView) into(c store.Client) store.Client {
 	c.Name, c.Grants, c.Scopes, c.RedirectURIs = v.Name, clients.GrantTypes(v.Grants), v.Scopes, v.RedirectURIs
 	c.PostLogoutRedirectURIs, c.SkipConsent, c.Disabled = v.PostLogout, v.SkipConsent, v.Disabled
 	c.Exchange = v.Exchange
+	c.BackchannelLogoutURI, c.BackchannelLogoutSession = v.BackchannelLogoutURI, v.BackchannelLogoutSession
 	return c
 }
 

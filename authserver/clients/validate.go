@@ -80,7 +80,7 @@ func Validate(c store.Client, scopes func(string) bool) error {
 	return errors.Join(append(problems, validateSettings(c)...)...)
 }
 
-// validateSettings checks what is about keys and certificates.
+// validateSettings checks what is about keys, certificates and addresses.
 func validateSettings(c store.Client) (problems []error) {
 	add := func(format string, args ...any) { problems = append(problems, fmt.Errorf(format, args...)) }
 	method := (&Client{Client: c}).Method()
@@ -127,6 +127,12 @@ func validateSettings(c store.Client) (problems []error) {
 		if u, err := url.Parse(r); err != nil || !u.IsAbs() || strings.Contains(r, "#") {
 			add("resource %q must be an absolute URI without a fragment", r)
 		}
+	}
+	switch {
+	case c.BackchannelLogoutURI == "" && c.BackchannelLogoutSession:
+		add("backchannel_logout_session_required is nothing without backchannel_logout_uri")
+	case c.BackchannelLogoutURI != "" && !secureURL(c.BackchannelLogoutURI):
+		add("backchannel_logout_uri must be an https URL without a fragment")
 	}
 	return problems
 }

@@ -71,6 +71,8 @@ type document struct {
 	Claims               []string `json:"claims_supported"`
 	ACRs                 []string `json:"acr_values_supported"`
 	Prompts              []string `json:"prompt_values_supported"`
+	BackchannelLogout    bool     `json:"backchannel_logout_supported"`
+	BackchannelSession   bool     `json:"backchannel_logout_session_supported"`
 	IssParameter         bool     `json:"authorization_response_iss_parameter_supported"`
 	ClaimsParameter      bool     `json:"claims_parameter_supported"`
 	RequestParameter     bool     `json:"request_parameter_supported"`
@@ -146,6 +148,7 @@ func (e *Endpoint) Advertise(scopes []string) {
 		IssParameter: true, RequestParameter: true, RequestAlgorithms: signed,
 		AssertionAlgorithms: signed, RevocationAlgs: signed, IntrospectionAuth: signed, DPoPAlgorithms: signed,
 		Pushed: at + "par", RequirePAR: e.RequirePAR, CertificateBound: e.MutualTLS,
+		BackchannelLogout: true, BackchannelSession: true,
 	})
 	if err != nil {
 		panic("metadata: strings do not encode: " + err.Error())

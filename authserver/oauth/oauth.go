@@ -51,7 +51,12 @@ const (
 	TypeAccessToken   = "at+jwt"
 	TypeIdentity      = "gatehouse-identity+jwt"
 	TypeIntrospection = "token-introspection+jwt"
+	TypeLogout        = "logout+jwt"
 )
+
+// EventLogout is what a logout token tells of (OpenID Connect Back-Channel
+// Logout, 2.4).
+const EventLogout = "http://schemas.openid.net/event/backchannel-logout"
 
 // Error codes of RFC 6749, 6750, 7009 and OpenID Connect Core.
 const (

@@ -45,6 +45,7 @@ type Store interface {
 	Clients
 	Users
 	Sessions
+	Logouts
 	Consents
 	Audits
 	// Once records key until expires and reports whether it was new: replay

@@ -129,9 +129,7 @@ func (a *Actor) Depth() int {
 
 // Mint returns a signed access token.
 func (i *Issuer) Mint(a *Access) (string, error) {
-	var id [16]byte
-	rand.Read(id[:]) // never fails
-	a.ID = base64.RawURLEncoding.EncodeToString(id[:])
+	a.ID = newID()
 	a.Expires = a.Issued.Truncate(time.Second).Add(i.ttl)
 	if !a.NotAfter.IsZero() && a.NotAfter.Before(a.Expires) {
 		a.Expires = a.NotAfter
@@ -183,6 +181,13 @@ func appendConfirmation(b []byte, a *Access) []byte {
 		b = appendString(append(b, `"x5t#S256":`...), a.Certificate)
 	}
 	return append(b, '}')
+}
+
+// newID returns a `jti`.
+func newID() string {
+	var id [16]byte
+	rand.Read(id[:]) // never fails
+	return base64.RawURLEncoding.EncodeToString(id[:])
 }
 
 // ID is the content of an ID token (OpenID Connect Core, 2).

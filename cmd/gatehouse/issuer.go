@@ -127,6 +127,7 @@ func declared(file *routes.File) authserver.Declared {
 			ID: c.ID, Name: c.Name, Secret: c.Secret.Reveal(), Grants: c.Grants, Scopes: c.Scopes,
 			RedirectURIs: c.RedirectURIs, PostLogoutRedirectURIs: c.PostLogoutRedirectURIs, SkipConsent: c.SkipConsent,
 		}
+		one.BackchannelLogoutURI, one.BackchannelLogoutSession = c.BackchannelLogoutURI, c.BackchannelLogoutSessionRequired
 		if x := c.Exchange; x != nil {
 			one.Exchange = &store.ExchangePolicy{
 				SubjectTokensFrom: x.SubjectTokensFrom, Audiences: x.Audiences, Scopes: x.Scopes, Delegation: x.Delegation,

@@ -17,6 +17,9 @@ func (s *Store) AddCode(ctx context.Context, c store.Code) error {
 		if err := sessionLives(ctx, q, c.Session); err != nil {
 			return err
 		}
+		if err := takesPart(ctx, q, c.Session, c.ClientID); err != nil {
+			return err
+		}
 		_, err := q.exec(ctx, `INSERT INTO codes (hash, client_id, redirect_uri, challenge, nonce, scopes, resources,
 			subject, session, grant_id, acr, auth_time, expires, attempts, used, keep_until, jkt)
 			VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)`,

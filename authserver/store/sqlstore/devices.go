@@ -46,10 +46,17 @@ func (s *Store) DecideDevice(ctx context.Context, d store.Device) error {
 		if err := sessionLives(ctx, c, d.Session); err != nil {
 			return err
 		}
-		return found(c.exec(ctx, `UPDATE devices SET decided = ?1, denied = ?2, subject = ?3, session = ?4,
+		if err := found(c.exec(ctx, `UPDATE devices SET decided = ?1, denied = ?2, subject = ?3, session = ?4,
 			grant_id = ?5, acr = ?6, auth_time = ?7
 			WHERE user_hash = ?8 AND decided = 0 AND used = 0 AND expires > ?1`,
-			micros(d.Decided), number(d.Denied), d.Subject, d.Session, d.Grant, d.ACR, micros(d.AuthTime), d.UserHash[:]))
+			micros(d.Decided), number(d.Denied), d.Subject, d.Session, d.Grant, d.ACR, micros(d.AuthTime), d.UserHash[:])); err != nil || d.Denied {
+			return err
+		}
+		var client string
+		if err := c.row(ctx, []any{&client}, `SELECT client_id FROM devices WHERE user_hash = ?1`, d.UserHash[:]); err != nil {
+			return err
+		}
+		return takesPart(ctx, c, d.Session, client)
 	})
 }
 

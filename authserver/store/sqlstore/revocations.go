@@ -107,12 +107,14 @@ var appliers = map[oauth.Level][]string{
 	},
 	oauth.LevelSession: {
 		`UPDATE sessions SET ended = ?1 WHERE id = ?2 AND ended = 0`,
+		notices + `s.id = ?2 ON CONFLICT DO NOTHING`,
 		`UPDATE codes SET used = ?1 WHERE session = ?2 AND used = 0`,
 		`UPDATE devices SET used = ?1 WHERE session = ?2 AND used = 0`,
 		`UPDATE families SET revoked = ?1 WHERE session = ?2 AND revoked = 0`,
 	},
 	oauth.LevelSubject: {
 		`UPDATE sessions SET ended = ?1 WHERE subject = ?2 AND ended = 0 AND created < ?3`,
+		notices + `s.subject = ?2 ON CONFLICT DO NOTHING`,
 		`UPDATE codes SET used = ?1 WHERE subject = ?2 AND used = 0 AND auth_time < ?3`,
 		`UPDATE devices SET used = ?1 WHERE subject = ?2 AND used = 0 AND auth_time < ?3`,
 		`UPDATE families SET revoked = ?1 WHERE subject = ?2 AND revoked = 0 AND created < ?3`,
@@ -125,6 +127,7 @@ var appliers = map[oauth.Level][]string{
 	// One issuer a database: its epoch concerns every row.
 	oauth.LevelIssuer: {
 		`UPDATE sessions SET ended = ?1 WHERE ?2 <> '' AND ended = 0 AND created < ?3`,
+		notices + `?2 <> '' ON CONFLICT DO NOTHING`,
 		`UPDATE codes SET used = ?1 WHERE used = 0 AND ?2 <> ''`,
 		`UPDATE devices SET used = ?1 WHERE used = 0 AND ?2 <> ''`,
 		`UPDATE families SET revoked = ?1 WHERE ?2 <> '' AND revoked = 0 AND created < ?3`,

@@ -46,6 +46,8 @@ func (s *Store) Sweep(ctx context.Context, now time.Time) error {
 			(SELECT hash FROM devices WHERE expires < ?1 ORDER BY expires LIMIT ?2)`, kept},
 		{`DELETE FROM families WHERE grant_id IN
 			(SELECT grant_id FROM families WHERE expires < ?1 ORDER BY expires LIMIT ?2)`, kept},
+		{`DELETE FROM session_clients WHERE session IN
+			(SELECT id FROM sessions WHERE expires < ?1 ORDER BY expires LIMIT ?2)`, kept},
 		{`DELETE FROM sessions WHERE id IN
 			(SELECT id FROM sessions WHERE expires < ?1 ORDER BY expires LIMIT ?2)`, kept},
 		{`DELETE FROM revocations WHERE seq IN
