@@ -98,24 +98,44 @@ func (g *Gateway) build(file *routes.File, pool func(*routes.Service) *upstream.
 		chains: make([]plugins.Handler, len(file.Routes)), preflights: make([]plugins.Handler, len(file.Routes)),
 	}
 	for _, r := range file.Routes {
-		steps := make([]plugins.Step, 0, len(g.cfg.Plugins))
+		chain, err := g.chain(r, g.cfg.Plugins, pool)
+		next.chains[r.Index], errs = chain, append(errs, err)
 		for _, p := range g.cfg.Plugins {
-			step, err := p.Build(r)
 			if browsers, ok := p.(plugins.Preflighter); ok && err == nil {
-				next.preflights[r.Index], err = browsers.Preflight(r)
+				if next.preflights[r.Index], err = browsers.Preflight(r); err != nil {
+					errs = append(errs, err)
+				}
 			}
-			if err != nil {
-				errs = append(errs, err)
-			}
-			steps = append(steps, step)
 		}
-		last := plugins.Handler(unserved)
-		if r.Upstream != nil {
-			last = forward.New(r, pool(r.Upstream), g.cfg.Now)
-		}
-		next.chains[r.Index] = plugins.Chain(last, steps...)
 	}
 	return next, errors.Join(errs...)
+}
+
+// chain builds the steps of list for r, and those of its branches.
+func (g *Gateway) chain(r *routes.Route, list []plugins.Plugin, pool func(*routes.Service) *upstream.Service) (plugins.Handler, error) {
+	steps, errs := make([]plugins.Step, len(list)), make([]error, len(list))
+	for i, p := range list {
+		var others []plugins.Handler
+		brancher, ok := p.(plugins.Brancher)
+		if ok {
+			for _, branch := range brancher.Branches(r) {
+				other, err := g.chain(branch, list[i+1:], pool)
+				others, errs[i] = append(others, other), errors.Join(errs[i], err)
+			}
+		}
+		var err error
+		if len(others) > 0 {
+			steps[i], err = brancher.BuildBranches(r, others)
+		} else {
+			steps[i], err = p.Build(r)
+		}
+		errs[i] = errors.Join(errs[i], err)
+	}
+	last := plugins.Handler(unserved)
+	if r.Upstream != nil {
+		last = forward.New(r, pool(r.Upstream), g.cfg.Now)
+	}
+	return plugins.Chain(last, steps...), errors.Join(errs...)
 }
 
 // unserved ends the chain of a route without a service, whose steps answer
@@ -151,7 +171,7 @@ func (g *Gateway) Load(ctx context.Context, file *routes.File) error {
 	g.retire(services)
 	for _, p := range g.cfg.Plugins {
 		if r, ok := p.(plugins.Retainer); ok {
-			r.Retain(file.Routes)
+			r.Retain(plugins.WithBranches(g.cfg.Plugins, file.Routes))
 		}
 	}
 	return nil

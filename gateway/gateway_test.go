@@ -502,3 +502,60 @@ func (answering) Build(*routes.Route) (plugins.Step, error) {
 		}
 	}, nil
 }
+
+// toOther is a plugin that sends requests with a field to another service.
+type toOther struct{ other *routes.Service }
+
+func (toOther) Name() string                              { return "other" }
+func (toOther) Build(*routes.Route) (plugins.Step, error) { return nil, nil }
+func (p toOther) Branches(r *routes.Route) []*routes.Route {
+	branch := *r
+	branch.Service, branch.Upstream = p.other.Name, p.other
+	return []*routes.Route{&branch}
+}
+func (toOther) BuildBranches(_ *routes.Route, others []plugins.Handler) (plugins.Step, error) {
+	return func(next plugins.Handler) plugins.Handler {
+		return func(x *plugins.Exchange) error {
+			if _, n := x.Field("x-other"); n > 0 {
+				return others[0](x)
+			}
+			return next(x)
+		}
+	}, nil
+}
+
+// marking notes the service whose chain it stands in.
+type marking struct{}
+
+func (marking) Name() string { return "marking" }
+func (marking) Build(r *routes.Route) (plugins.Step, error) {
+	service := r.Service
+	return func(next plugins.Handler) plugins.Handler {
+		return func(x *plugins.Exchange) error {
+			x.AddResponseField("X-Chain-Of", service)
+			return next(x)
+		}
+	}, nil
+}
+
+func TestBranchesReachTheirServiceThroughStepsOfTheirOwn(t *testing.T) {
+	u := script(t, always("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"))
+	other := *route("x", "/").Upstream
+	other.Name = "other"
+	r := serve(t, nil, []plugins.Plugin{toOther{&other}, marking{}}, u.addr)
+	f := func(header, want string) {
+		t.Helper()
+		if got := r.ask(t, "GET /a HTTP/1.1\r\nHost: a\r\n"+header+"\r\n"); !strings.Contains(got, "X-Chain-Of: "+want+"\r\n") || strings.Count(got, "X-Chain-Of") != 1 {
+			t.Errorf("%q: got\n%s", header, got)
+		}
+	}
+	f("", "orders")
+	f("X-Other: 1\r\n", "other")
+	names := ""
+	for _, s := range r.gw.Services() {
+		names += s.Name + " "
+	}
+	if names != "orders other " {
+		t.Errorf("services %s", names)
+	}
+}

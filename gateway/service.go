@@ -12,6 +12,7 @@ import (
 
 	"github.com/gatehouse/gatehouse/discovery"
 	"github.com/gatehouse/gatehouse/gateway/upstream"
+	"github.com/gatehouse/gatehouse/plugins"
 	"github.com/gatehouse/gatehouse/routes"
 )
 
@@ -48,7 +49,7 @@ func (g *Gateway) Services() []ServiceStatus {
 // fresh ones, which are started.
 func (g *Gateway) prepare(file *routes.File) (all map[string]*service, fresh []*service, err error) {
 	all = map[string]*service{}
-	for _, r := range file.Routes {
+	for _, r := range plugins.WithBranches(g.cfg.Plugins, file.Routes) {
 		s := r.Upstream
 		if s == nil || all[s.Name] != nil {
 			continue

@@ -58,6 +58,9 @@ const (
 	ClaimMissing     = "claim_missing"
 	AudienceMismatch = "audience_mismatch"
 	IssuerUntrusted  = "issuer_untrusted"
+	APIKeyMissing    = "api_key_missing"
+	APIKeyInvalid    = "api_key_invalid"
+	APIKeyExpired    = "api_key_expired"
 	// KeysUnavailable means that the issuer's keys cannot be had now, so its
 	// tokens cannot be judged.
 	KeysUnavailable = "keys_unavailable"
@@ -106,6 +109,9 @@ var titles = map[string]string{
 	ClaimMissing:       "The access token lacks a required claim",
 	AudienceMismatch:   "The access token is meant for another audience",
 	IssuerUntrusted:    "The access token's issuer is not trusted here",
+	APIKeyMissing:      "An API key is required",
+	APIKeyInvalid:      "The API key is not valid",
+	APIKeyExpired:      "The API key has expired",
 	KeysUnavailable:    "The access token cannot be verified now",
 	CertificateMissing: "A client certificate is required",
 	RateLimited:        "Too many requests",
@@ -132,7 +138,8 @@ func Title(code string) string { return titles[code] }
 func AccessReason(code string) bool {
 	switch code {
 	case TokenMissing, TokenInvalid, TokenExpired, TokenNotYetValid, TokenRevoked, ScopeMissing, ClaimMissing,
-		AudienceMismatch, IssuerUntrusted, KeysUnavailable, CertificateMissing, PrincipalMissing:
+		AudienceMismatch, IssuerUntrusted, APIKeyMissing, APIKeyInvalid, APIKeyExpired, KeysUnavailable, CertificateMissing,
+		PrincipalMissing:
 		return true
 	}
 	return false

@@ -51,6 +51,34 @@ type Preflighter interface {
 	Preflight(r *routes.Route) (Handler, error)
 }
 
+// Brancher is implemented by plugins that may send a request to another service
+// than the one of its route.
+type Brancher interface {
+	Plugin
+	// Branches are the route with other services; none where Build is to be
+	// called as usual. The gateway finds their instances and keeps what Steps
+	// need for them.
+	Branches(r *routes.Route) []*routes.Route
+	// BuildBranches takes Build's place for a route with Branches. others are
+	// what a request of each branch goes through behind this step, to the
+	// forwarder.
+	BuildBranches(r *routes.Route, others []Handler) (Step, error)
+}
+
+// WithBranches returns the routes and, behind each, its branches and theirs: a
+// branch goes through the plugins behind the one that made it.
+func WithBranches(list []Plugin, all []*routes.Route) (whole []*routes.Route) {
+	for _, r := range all {
+		whole = append(whole, r)
+		for i, p := range list {
+			if b, ok := p.(Brancher); ok {
+				whole = append(whole, WithBranches(list[i+1:], b.Branches(r))...)
+			}
+		}
+	}
+	return whole
+}
+
 // ClaimReader is implemented by plugins that read claims of a Principal.
 type ClaimReader interface {
 	// ClaimsRead names the claims that the route's steps ask for, so that

@@ -61,6 +61,7 @@ func (c *checker) check(whole Pos) {
 		c.validName(keyPos(c, &c.file.Limits, name), "limit", name)
 		c.limit(c.file.Limits[name], false)
 	}
+	c.apiKeys()
 	c.routes()
 	c.tests()
 }

@@ -25,6 +25,11 @@ func (c *checker) routes() {
 		c.routeService(r)
 		used[r.Service] = true
 		c.access(r)
+		c.routeAPIKey(r)
+		if r.Canary != nil {
+			c.canary(r)
+			used[r.Canary.Service] = true
+		}
 		c.oneOf(&r.Mode, "mode", r.Pos, "enforce", "shadow")
 		c.rateLimits(r)
 		c.rewrite(r)
@@ -190,10 +195,15 @@ func (c *checker) access(r *Route) {
 	case r.Public && r.Auth != nil:
 		c.report(c.at(&r.Public, r.Pos), "the route %q is public and has auth; keep one", r.Name)
 		return
+	case r.APIKey != nil && (r.Public || r.Auth != nil):
+		c.report(c.at(&r.APIKey, r.Pos), "the route %q has api_key beside auth or public: true; keep one", r.Name)
+		return
+	case r.APIKey != nil:
+		return
 	case r.Public:
 		return
 	case r.Auth == nil:
-		c.report(r.Pos, "the route %q does not say who may call it: write auth: {scopes: […]}, auth: {} for any valid token, or public: true", r.Name)
+		c.report(r.Pos, "the route %q does not say who may call it: write auth: {scopes: […]}, auth: {} for any valid token, api_key: {keys: […]}, or public: true", r.Name)
 		return
 	}
 	a, own := r.Auth, c.file.AuthServer

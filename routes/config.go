@@ -56,6 +56,7 @@ type File struct {
 	Services       map[string]*Service   `yaml:"services"`
 	Routes         []*Route              `yaml:"routes"`
 	Limits         map[string]*RateLimit `yaml:"limits"`
+	APIKeys        map[string][]*APIKey  `yaml:"api_keys"`
 	TrustedProxies []netip.Prefix        `yaml:"trusted_proxies"`
 	Server         Server                `yaml:"server"`
 	AccessLog      AccessLog             `yaml:"access_log"`
@@ -274,6 +275,10 @@ type Route struct {
 	// RateLimits are the route's limits, shared ones resolved.
 	RateLimits []*RateLimit `yaml:"rate_limit"`
 	Rewrite    *Rewrite     `yaml:"rewrite"`
+	// APIKey admits callers by a key instead of a token; nil: it does not.
+	APIKey *RouteAPIKey `yaml:"api_key"`
+	// Canary sends a share of the requests to another service; may be nil.
+	Canary *Canary `yaml:"canary"`
 	// Timeout takes the place of the service's timeouts.request; 0: it does not.
 	Timeout time.Duration `yaml:"timeout"`
 	// AllowEncodedSlash lets %2F pass in the path of this route.
@@ -328,6 +333,45 @@ type Rewrite struct {
 	Regex     string `yaml:"regex"`
 	To        string `yaml:"to"`
 	AddPrefix string `yaml:"add_prefix"`
+}
+
+// APIKey is a key that callers may show, known by its hash.
+type APIKey struct {
+	Pos Pos `yaml:"-"`
+	// Owner is whom the key speaks for; several keys may have one owner.
+	Owner  string  `yaml:"owner"`
+	SHA256 KeyHash `yaml:"sha256"`
+	// ClientID is what limits and services know the caller by; default: Owner.
+	ClientID string    `yaml:"client_id"`
+	Scopes   []string  `yaml:"scopes"`
+	Expires  time.Time `yaml:"expires"` // zero: never
+}
+
+// RouteAPIKey says which keys a route admits, and where callers show them.
+type RouteAPIKey struct {
+	Pos    Pos      `yaml:"-"`
+	Keys   []string `yaml:"keys"`   // names of api_keys
+	Header string   `yaml:"header"` // default X-API-Key, unless Query is given
+	Query  string   `yaml:"query"`
+	Scopes []string `yaml:"scopes"` // all of them
+
+	// Accepted are the keys of all the sets.
+	Accepted []*APIKey `yaml:"-"`
+}
+
+// Canary sends some requests of a route to another service.
+type Canary struct {
+	Pos     Pos     `yaml:"-"`
+	Service string  `yaml:"service"`
+	Weight  Percent `yaml:"weight"` // of the callers
+	// By tells callers apart: subject (default; ip on public routes), client or ip.
+	By string `yaml:"by"`
+	// Header and Cookie let a caller choose with true or false; may be empty.
+	Header string `yaml:"header"`
+	Cookie string `yaml:"cookie"`
+
+	// Route is the route with the other service.
+	Route *Route `yaml:"-"`
 }
 
 // Test is one expectation of the file about itself.

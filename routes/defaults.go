@@ -143,6 +143,16 @@ func (c *checker) fillDefaults() {
 	for i, r := range f.Routes {
 		r.Index = i
 		orDefault(c, &r.Mode, "enforce")
+		if k := r.APIKey; k != nil && !c.written(&k.Query) {
+			orDefault(c, &k.Header, "X-API-Key")
+		}
+		if r.Canary != nil {
+			by := "subject"
+			if r.Public {
+				by = "ip"
+			}
+			orDefault(c, &r.Canary.By, by)
+		}
 		by := "client"
 		if r.Public {
 			by = "ip"

@@ -220,7 +220,7 @@ var globEscape = strings.NewReplacer(`*`, `\*`, `?`, `\?`, `[`, `\[`, `\`, `\\`)
 // definitions are the mappings whose keys are names that users choose; a name
 // is defined in one place.
 var definitions = map[string]string{
-	"services": "service", "limits": "limit", "authserver.scopes": "scope",
+	"services": "service", "limits": "limit", "authserver.scopes": "scope", "api_keys": "set of API keys",
 }
 
 // merge adds what from holds to n: lists append, mappings merge, and a value

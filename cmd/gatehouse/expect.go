@@ -97,6 +97,10 @@ func decideTest(file *routes.File, t routes.Test, table *routes.Table, verifier 
 	if a := m.Route.Auth; a != nil && a.MTLS != "" && !t.As.ClientCert {
 		return plugins.CertificateMissing, nil
 	}
+	if m.Route.APIKey != nil {
+		// Nobody whom a test can name has a key.
+		return plugins.APIKeyMissing, nil
+	}
 	token, err := caller(file, t.As, verifier)
 	if err == nil {
 		err = judge.Judge(m.Route, token)

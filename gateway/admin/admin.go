@@ -153,7 +153,12 @@ func View(r *routes.Route) RouteView {
 		Name: r.Name, Hosts: r.Hosts, Path: r.Path, Methods: r.Methods, Service: r.Service,
 		Access: "public", Mode: r.Mode, Source: r.Pos.String(),
 	}
-	if r.Auth != nil {
+	switch {
+	case r.APIKey != nil && len(r.APIKey.Scopes) > 0:
+		v.Access = "API key with scopes " + strings.Join(r.APIKey.Scopes, " ")
+	case r.APIKey != nil:
+		v.Access = "any API key"
+	case r.Auth != nil:
 		switch {
 		case len(r.Auth.Scopes) > 0:
 			v.Access = "scopes " + strings.Join(r.Auth.Scopes, " ")

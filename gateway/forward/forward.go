@@ -105,13 +105,21 @@ func (f *forwarder) gate(x *plugins.Exchange) error {
 		return nil
 	}
 	p := x.Principal
-	granted := p != nil && r.Auth != nil && (r.Auth.MTLS == "" || x.ClientCert != nil)
-	for i := 0; granted && i < len(r.Auth.Scopes); i++ {
-		granted = p.HasScope(r.Auth.Scopes[i])
+	granted := p != nil && (r.Auth != nil || r.APIKey != nil)
+	var all, any []string
+	switch {
+	case r.Auth != nil:
+		all, any = r.Auth.Scopes, r.Auth.AnyScopes
+		granted = granted && (r.Auth.MTLS == "" || x.ClientCert != nil)
+	case r.APIKey != nil:
+		all = r.APIKey.Scopes
 	}
-	if granted && len(r.Auth.AnyScopes) > 0 {
+	for i := 0; granted && i < len(all); i++ {
+		granted = p.HasScope(all[i])
+	}
+	if granted && len(any) > 0 {
 		granted = false
-		for _, s := range r.Auth.AnyScopes {
+		for _, s := range any {
 			granted = granted || p.HasScope(s)
 		}
 	}

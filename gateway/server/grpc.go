@@ -60,7 +60,7 @@ func grpcRefusal(e *plugins.Error, x *plugins.Exchange) plugins.ResponseHead {
 	for _, h := range e.Header {
 		b = append(append(append(append(b, h[0]...), ": "...), h[1]...), '\r', '\n')
 	}
-	return plugins.ResponseHead{Status: http.StatusOK, Fields: b, Date: true}
+	return plugins.ResponseHead{Status: http.StatusOK, Fields: b, Date: true, Own: true}
 }
 
 // appendPercent escapes a message as gRPC wants it: all but visible ASCII and

@@ -60,8 +60,7 @@ func (m *multiplexed) WriteHead(h plugins.ResponseHead) error {
 		m.left = 0
 	}
 	header := m.w.Header()
-	addLines(header, h.Fields)
-	addLines(header, m.x.ResponseFields())
+	addLines(header, m.x.AppendHead(nil, &h))
 	// A name without values keeps net/http from inventing one.
 	if _, ok := header["Content-Type"]; !ok {
 		header["Content-Type"] = nil

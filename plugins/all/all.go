@@ -9,9 +9,11 @@ package all
 
 import (
 	"github.com/gatehouse/gatehouse/plugins"
+	"github.com/gatehouse/gatehouse/plugins/apikey"
 	"github.com/gatehouse/gatehouse/plugins/auth"
 	"github.com/gatehouse/gatehouse/plugins/bodylimit"
 	"github.com/gatehouse/gatehouse/plugins/breaker"
+	"github.com/gatehouse/gatehouse/plugins/canary"
 	"github.com/gatehouse/gatehouse/plugins/clientcert"
 	"github.com/gatehouse/gatehouse/plugins/cors"
 	"github.com/gatehouse/gatehouse/plugins/headers"
@@ -52,12 +54,16 @@ func All(d Deps) []plugins.Plugin {
 		d.RateLimit.ByAddress(),
 		// The handshake is over, so this is cheaper than looking at a token.
 		clientcert.New(),
-		// Behind auth every request has a principal, or its route is public.
+		// Behind these every request has a principal, or its route is public.
+		apikey.New(),
 		d.Auth,
 		// All other limits come behind auth. Those by client or claim need the
 		// principal; those by route would else be used up for everybody by
 		// requests that auth refuses.
 		d.RateLimit,
+		// From here on there is one service: each has its own identity JWT,
+		// retries and breaker.
+		canary.New(),
 	}
 	if d.Identity != nil {
 		// Only a request that will be forwarded is worth a signature.

@@ -49,7 +49,7 @@ func (p *Plugin) Name() string { return "auth" }
 // what would have been; the Principal is then set only where the token is a
 // good one for the route, whatever its scopes.
 func (p *Plugin) Build(r *routes.Route) (plugins.Step, error) {
-	if r.Public && r.Auth == nil {
+	if r.Auth == nil && (r.Public || r.APIKey != nil) {
 		return nil, nil
 	}
 	if r.Public {

@@ -92,8 +92,8 @@ func FuzzIdentity(f *testing.F) {
 	f.Add("a\r\nX-Auth-Scope: admin", "a%0D%0AX-Auth-Scope:%20admin")
 	f.Add("é", "%C3%A9")
 	f.Fuzz(func(t *testing.T, a, b string) {
-		blockA := string(identity(&plugins.Principal{Subject: a, Issuer: "i"}))
-		blockB := string(identity(&plugins.Principal{Subject: b, Issuer: "i"}))
+		blockA := string(plugins.IdentityLines(&plugins.Principal{Subject: a, Issuer: "i"}))
+		blockB := string(plugins.IdentityLines(&plugins.Principal{Subject: b, Issuer: "i"}))
 		if (a == b) != (blockA == blockB) {
 			t.Fatalf("%q and %q: %q and %q", a, b, blockA, blockB)
 		}

@@ -278,7 +278,7 @@ func (v *Verifier) prove(ctx context.Context, token []byte, hash uint64, p *pars
 
 // facts completes the facts.
 func facts(t *trusted, p *plugins.Principal) Token {
-	p.Identity = identity(p)
+	p.Identity = plugins.IdentityLines(p)
 	accepted := slices.ContainsFunc(p.Audience, func(a string) bool { return slices.Contains(t.audiences, a) })
 	return Token{Principal: p, Own: t.own, Audience: accepted}
 }

@@ -41,13 +41,28 @@ issuers:
 // them; the services orders and orders-v2 are there.
 func Steps(t testing.TB, p plugins.Plugin, sections string) []plugins.Step {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "gatehouse.yaml")
-	if err := os.WriteFile(path, []byte(preamble+sections), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	steps, err := Load(path, p)
+	steps, err := Load(write(t, sections), p)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return steps
+}
+
+// Routes are the routes of such a file, on which p's settings may stand.
+func Routes(t testing.TB, p plugins.Plugin, sections string) []*routes.Route {
+	t.Helper()
+	file, err := routes.Load(write(t, sections), routes.Options{Plugins: []string{p.Name()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return file.Routes
+}
+
+func write(t testing.TB, sections string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "gatehouse.yaml")
+	if err := os.WriteFile(path, []byte(preamble+sections), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }

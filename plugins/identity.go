@@ -1,6 +1,4 @@
-package auth
-
-import "github.com/gatehouse/gatehouse/plugins"
+package plugins
 
 // The lines that tell a backend who calls.
 const (
@@ -11,13 +9,13 @@ const (
 	lineSession = "X-Auth-Session: "
 )
 
-// identity renders p's block of header lines. Whatever is not visible ASCII is
+// IdentityLines renders p's block of header lines, for Principal.Identity. Whatever is not visible ASCII is
 // percent-encoded, and so is '%': no two values look alike to a backend, and
 // none can end a line (EDGE: S42).
-func identity(p *plugins.Principal) []byte {
+func IdentityLines(p *Principal) []byte {
 	b := make([]byte, 0, 256)
-	b = line(b, lineSubject, p.Subject)
-	b = line(b, lineClient, p.ClientID)
+	b = appendLine(b, lineSubject, p.Subject)
+	b = appendLine(b, lineClient, p.ClientID)
 	if len(p.Scopes) > 0 {
 		b = append(b, lineScope...)
 		for i, s := range p.Scopes {
@@ -28,11 +26,11 @@ func identity(p *plugins.Principal) []byte {
 		}
 		b = append(b, "\r\n"...)
 	}
-	b = line(b, lineIssuer, p.Issuer)
-	return line(b, lineSession, p.Session)
+	b = appendLine(b, lineIssuer, p.Issuer)
+	return appendLine(b, lineSession, p.Session)
 }
 
-func line(b []byte, name, value string) []byte {
+func appendLine(b []byte, name, value string) []byte {
 	if value == "" {
 		return b
 	}
