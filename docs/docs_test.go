@@ -138,7 +138,8 @@ func TestEveryBlockOfYAMLLoads(t *testing.T) {
 				path: block, filepath.Join(dir, "secrets/kek"): kek, filepath.Join(dir, "secrets/kek.old"): kek,
 				filepath.Join(dir, "secrets/billing-batch"): secret, filepath.Join(dir, "theme/style.css"): "",
 				filepath.Join(dir, "tls/api.crt"): "x", filepath.Join(dir, "tls/api.key"): "x",
-				filepath.Join(dir, "tls/shop.crt"): "x", filepath.Join(dir, "tls/shop.key"): "x", filepath.Join(dir, "tls/clients.pem"): "x",
+				filepath.Join(dir, "tls/shop.crt"): "x", filepath.Join(dir, "tls/shop.key"): "x", filepath.Join(dir, "tls/internal-ca.pem"): "x",
+				filepath.Join(dir, "tls/gateway.crt"): "x", filepath.Join(dir, "tls/gateway.key"): "x", filepath.Join(dir, "tls/clients.pem"): "x",
 			} {
 				if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 					t.Fatal(err)

@@ -86,7 +86,7 @@ func New(c Config) *Gateway {
 // dialled or started. The error joins all problems.
 func (g *Gateway) Check(file *routes.File) error {
 	_, err := g.build(file, func(*routes.Service) *upstream.Service { return nil })
-	return err
+	return errors.Join(err, checkServices(file))
 }
 
 // build makes a snapshot; pool returns the pool of a service.

@@ -54,12 +54,17 @@ func (g *Gateway) prepare(file *routes.File) (all map[string]*service, fresh []*
 		if s == nil || all[s.Name] != nil {
 			continue
 		}
-		id := identity(s)
+		encryption, sum, err := serviceTLS(s)
+		if err != nil {
+			g.drop(fresh)
+			return nil, nil, err
+		}
+		id := identity(s) + sum
 		if old := g.services[s.Name]; old != nil && old.identity == id {
 			all[s.Name] = old
 			continue
 		}
-		started, err := g.start(s, id)
+		started, err := g.start(s, id, encryption)
 		if err != nil {
 			g.drop(fresh)
 			return nil, nil, fmt.Errorf("%s: service %q: %w", s.Pos, s.Name, err)
@@ -70,7 +75,7 @@ func (g *Gateway) prepare(file *routes.File) (all map[string]*service, fresh []*
 	return all, fresh, nil
 }
 
-// identity names everything that a pool or a watch was made from.
+// identity names everything that a pool or a watch was made from, but for TLS.
 func identity(s *routes.Service) string {
 	consul := routes.ConsulService{}
 	if s.Consul != nil {
@@ -80,12 +85,10 @@ func identity(s *routes.Service) string {
 	return fmt.Sprintf("%+v %q %s %s %s %d", consul, s.Targets, s.Protocol, s.Balance, s.Timeouts.Connect, s.MaxConnections)
 }
 
-func (g *Gateway) start(s *routes.Service, id string) (*service, error) {
+func (g *Gateway) start(s *routes.Service, id string, encryption *tls.Config) (*service, error) {
 	cfg := upstream.Config{
 		Name: s.Name, Connect: s.Timeouts.Connect, MaxConnsPerInstance: s.MaxConnections, Balance: balances[s.Balance],
-	}
-	if s.Protocol == "https" {
-		cfg.TLS = &tls.Config{MinVersion: tls.VersionTLS12, ServerName: serverName(s)}
+		TLS: encryption,
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	v := &service{name: s.Name, identity: id, pool: upstream.NewService(cfg, g.cfg.Now), stop: stop, known: make(chan struct{})}

@@ -41,6 +41,7 @@ func (c *checker) service(s *Service) {
 		within(c, &b.Window, "breaker: window", time.Second, time.Hour)
 		within(c, &b.Open, "breaker: open", 100*time.Millisecond, time.Hour)
 	}
+	c.serviceTLS(s)
 	if s.Identity.JWT && c.file.AuthServer == nil && !c.broken(&c.file.AuthServer) {
 		c.report(c.at(&s.Identity.JWT, s.Pos), "identity: jwt is signed with keys of the authorization server, and the file has no authserver:")
 	}

@@ -76,6 +76,28 @@ func (c *checker) namedFile(path *string, key string, owner Pos) {
 	}
 }
 
+// serviceTLS checks how instances are verified and what they are shown.
+func (c *checker) serviceTLS(s *Service) {
+	t := s.TLS
+	if t == nil || c.broken(&s.TLS) {
+		return
+	}
+	if s.Protocol != "https" && !c.broken(&s.Protocol) {
+		c.report(t.Pos, "tls: the service %q has protocol: %s; write protocol: https", s.Name, s.Protocol)
+	}
+	if c.written(&t.CA) {
+		c.namedFile(&t.CA, "tls: ca", t.Pos)
+	}
+	if c.written(&t.ServerName) && !c.broken(&t.ServerName) {
+		if host, _, ok := CanonicalHost(nil, []byte(t.ServerName)); !ok || string(host) != t.ServerName {
+			c.report(c.at(&t.ServerName, t.Pos), "tls: server_name: %q is not the name of a host", t.ServerName)
+		}
+	}
+	if c.written(&t.Cert) || c.written(&t.Key) {
+		c.certificate(&t.Cert, &t.Key, t.Pos)
+	}
+}
+
 // ticketSecrets refuses secrets that can be guessed: they open recorded
 // sessions.
 func (c *checker) ticketSecrets(s *Server) {

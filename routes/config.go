@@ -218,6 +218,7 @@ type Service struct {
 	Retries  *Retries       `yaml:"retries"` // never nil once loaded
 	Breaker  *Breaker       `yaml:"breaker"` // nil once loaded: breaker: off
 	Identity Identity       `yaml:"identity"`
+	TLS      *ServiceTLS    `yaml:"tls"` // of protocol: https
 	// MaxConnections bounds the connections to one instance; default 1024.
 	MaxConnections int `yaml:"max_connections"`
 }

@@ -29,3 +29,19 @@ type Certificate struct {
 	Cert string `yaml:"cert"`
 	Key  string `yaml:"key"`
 }
+
+// ServiceTLS is how instances of a service with protocol: https are told from
+// others, and what they are shown.
+type ServiceTLS struct {
+	Pos Pos `yaml:"-"`
+	// CA is a PEM file of the CAs that may certify instances; default: the
+	// system's.
+	CA string `yaml:"ca"`
+	// ServerName is the name that certificates must have; default: the host of
+	// the targets, or the name in Consul.
+	ServerName string `yaml:"server_name"`
+	// Cert and Key are the client certificate that instances are shown; empty:
+	// none.
+	Cert string `yaml:"cert"`
+	Key  string `yaml:"key"`
+}

@@ -31,7 +31,7 @@ var mayImport = []struct {
 	{"plugins/auth", []string{"plugins", "routes", "authserver/dpop", "authserver/oauth"}},
 	{"plugins/template", []string{"plugins"}},
 	{"plugins/*", []string{"plugins", "plugins/template", "routes"}},
-	{"gateway", []string{"gateway/forward", "gateway/upstream", "gateway/wire", "plugins", "routes", "discovery"}},
+	{"gateway", []string{"gateway/certs", "gateway/forward", "gateway/upstream", "gateway/wire", "plugins", "routes", "discovery"}},
 	{"gateway/wire", []string{"plugins"}},
 	{"gateway/sock", nil},
 	{"gateway/certs", []string{"routes"}},

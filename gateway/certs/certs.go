@@ -304,3 +304,9 @@ func ParseCAs(content []byte) (*x509.CertPool, error) {
 	}
 	return pool, nil
 }
+
+// ClientConfig is the same choice of versions and suites for connections that
+// the gateway makes. It verifies what it is shown against the system's roots.
+func ClientConfig() *tls.Config {
+	return &tls.Config{MinVersion: tls.VersionTLS12, CipherSuites: suites}
+}
