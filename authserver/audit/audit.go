@@ -66,6 +66,9 @@ const (
 	Dropped = "audit.dropped"
 	// Pruned says that old events were deleted; Reason is the link up to which.
 	Pruned = "audit.pruned"
+	// Restored says that the state comes from a backup: what was done between
+	// the backup and this is not there.
+	Restored = "store.restored"
 )
 
 // Outcomes.

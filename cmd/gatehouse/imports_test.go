@@ -42,6 +42,7 @@ var mayImport = []struct {
 	{"gateway/admin", []string{"gateway", "gateway/server", "gateway/upstream", "plugins", "routes"}},
 	{"authserver", []string{"authserver/*", "authserver/store/*"}},
 	{"authserver/oauth", nil},
+	{"authserver/backup", nil},
 	{"authserver/fetch", nil},
 	{"authserver/jose", nil},
 	{"authserver/dpop", []string{"authserver/jose"}},

@@ -52,7 +52,7 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetErr(stderr)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(runCommand(), devCommand(), checkCommand(), routesCommand(), hashPasswordCommand(), demoBackendCommand(), versionCommand(), healthcheckCommand())
-	root.AddCommand(clientCommand(), userCommand(), keyCommand(), sessionCommand(), tokenCommand(), auditCommand())
+	root.AddCommand(clientCommand(), userCommand(), keyCommand(), sessionCommand(), tokenCommand(), auditCommand(), backupCommand(), restoreCommand())
 	root.SetUsageTemplate(usage)
 	err := root.ExecuteContext(ctx)
 	var usage usageError

@@ -35,6 +35,19 @@ type dialect struct {
 	duplicate func(error) bool
 	// lockTimeout recognises that a lock was not had in time.
 	lockTimeout func(error) bool
+	// snapshot lets a transaction see one moment only.
+	snapshot sql.IsolationLevel
+	// patient lifts, for one transaction, the limits that keep verbs short.
+	patient []string
+}
+
+func (d *dialect) unhurry(ctx context.Context, tx *sql.Tx) error {
+	for _, query := range d.patient {
+		if _, err := tx.ExecContext(ctx, query); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (d *dialect) rebind(query string) string {
@@ -78,11 +91,13 @@ var postgresDialect = &dialect{
 		var e *pgconn.PgError
 		return errors.As(err, &e) && e.Code == "55P03"
 	},
+	snapshot: sql.LevelRepeatableRead,
+	patient:  []string{"SET LOCAL statement_timeout = 0", "SET LOCAL idle_in_transaction_session_timeout = 0"},
 }
 
 // openSQLite opens the file at path with one writing connection and a few that
 // only read, or a private database in memory.
-func openSQLite(ctx context.Context, path string) (*Store, error) {
+func openSQLite(ctx context.Context, path string, upTo int64) (*Store, error) {
 	if path == "" {
 		return nil, errors.New("no path (want sqlite:PATH)")
 	}
@@ -110,7 +125,7 @@ func openSQLite(ctx context.Context, path string) (*Store, error) {
 	}
 	writer.SetMaxOpenConns(1)
 	s := &Store{dialect: sqliteDialect, writer: writer, reader: writer}
-	if err := migrateSQLite(ctx, writer); err != nil {
+	if err := migrateSQLite(ctx, writer, upTo); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	if path == ":memory:" {
@@ -130,7 +145,7 @@ func openSQLite(ctx context.Context, path string) (*Store, error) {
 
 // openPostgres opens a pool of connections to the server that accepts writes
 // among the hosts of the URL.
-func openPostgres(ctx context.Context, dsn string, maxConns int) (*Store, error) {
+func openPostgres(ctx context.Context, dsn string, maxConns int, upTo int64) (*Store, error) {
 	config, err := pgx.ParseConfig(dsn)
 	if err != nil {
 		// The driver's message quotes the URL, and finds a password in it only
@@ -148,7 +163,7 @@ func openPostgres(ctx context.Context, dsn string, maxConns int) (*Store, error)
 	config.RuntimeParams["synchronous_commit"] = "on"
 
 	// Migrations wait for each other and may rewrite tables: no short limits.
-	if err := migratePostgres(ctx, config); err != nil {
+	if err := migratePostgres(ctx, config, upTo); err != nil {
 		return nil, err
 	}
 	config.RuntimeParams["statement_timeout"] = "2000"

@@ -19,8 +19,9 @@ var migrations embed.FS
 
 var errNewer = errors.New("newer software migrated it")
 
-// migrate brings the schema up to date.
-func migrate(ctx context.Context, db *sql.DB, d goose.Dialect, files fs.FS) error {
+// migrate brings the schema up to a version, 0 for the newest. One that is
+// further already stays.
+func migrate(ctx context.Context, db *sql.DB, d goose.Dialect, files fs.FS, upTo int64) error {
 	p, err := goose.NewProvider(d, db, files,
 		goose.WithTableName("gatehouse_schema"), goose.WithDisableGlobalRegistry(true))
 	if err != nil {
@@ -33,7 +34,13 @@ func migrate(ctx context.Context, db *sql.DB, d goose.Dialect, files fs.FS) erro
 	if have > known {
 		return fmt.Errorf("the schema has version %d and this gatehouse knows versions up to %d: %w", have, known, errNewer)
 	}
-	if _, err := p.Up(ctx); err != nil {
+	if upTo > known {
+		return fmt.Errorf("version %d of the schema is asked for, and this gatehouse knows versions up to %d: %w", upTo, known, errNewer)
+	}
+	if upTo == 0 {
+		upTo = known
+	}
+	if _, err := p.UpTo(ctx, upTo); err != nil {
 		return fmt.Errorf("migrate the schema: %w", err)
 	}
 	return nil
@@ -41,13 +48,13 @@ func migrate(ctx context.Context, db *sql.DB, d goose.Dialect, files fs.FS) erro
 
 // migrateSQLite tries again when another process migrates at the same time:
 // each migration is one transaction, so the loser finds it done the next time.
-func migrateSQLite(ctx context.Context, db *sql.DB) error {
+func migrateSQLite(ctx context.Context, db *sql.DB, upTo int64) error {
 	files, err := fs.Sub(migrations, "migrations")
 	if err != nil {
 		return err
 	}
 	for try := 0; ; try++ {
-		err := migrate(ctx, db, goose.DialectSQLite3, files)
+		err := migrate(ctx, db, goose.DialectSQLite3, files, upTo)
 		if err == nil || errors.Is(err, errNewer) || try == 9 {
 			return err
 		}
@@ -61,7 +68,7 @@ func migrateSQLite(ctx context.Context, db *sql.DB) error {
 
 // migratePostgres migrates under an advisory lock, for which replicas that
 // start together queue.
-func migratePostgres(ctx context.Context, config *pgx.ConnConfig) (err error) {
+func migratePostgres(ctx context.Context, config *pgx.ConnConfig, upTo int64) (err error) {
 	files, err := fs.Sub(migrations, "migrations")
 	if err != nil {
 		return err
@@ -77,5 +84,5 @@ func migratePostgres(ctx context.Context, config *pgx.ConnConfig) (err error) {
 		return fmt.Errorf("wait for another replica's migration: %w", err)
 	}
 	// Closing db ends the session and with it the lock.
-	return migrate(ctx, db, goose.DialectPostgres, files)
+	return migrate(ctx, db, goose.DialectPostgres, files, upTo)
 }

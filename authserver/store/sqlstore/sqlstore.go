@@ -35,6 +35,8 @@ type Options struct {
 	MaxConns int
 	// Timeout bounds every verb on top of its context; 0 means 5 s.
 	Timeout time.Duration
+	// upTo is the version of the schema to stop at; 0: the newest.
+	upTo int64
 }
 
 // Store is a database. Its methods may be called from many goroutines; any
@@ -68,9 +70,9 @@ func Open(ctx context.Context, dsn string, o Options) (*Store, error) {
 	var err error
 	switch kind {
 	case "sqlite":
-		s, err = openSQLite(ctx, rest)
+		s, err = openSQLite(ctx, rest, o.upTo)
 	case "postgres", "postgresql":
-		s, err = openPostgres(ctx, dsn, o.MaxConns)
+		s, err = openPostgres(ctx, dsn, o.MaxConns, o.upTo)
 	default:
 		return nil, fmt.Errorf("store: unknown kind %q (want sqlite:PATH or postgres://…)", kind)
 	}
