@@ -25,7 +25,7 @@ import (
 )
 
 var limits = routes.Server{
-	MaxConnections: 1000, MaxHeaderBytes: 16 << 10, MaxHeaders: 100, HeaderTimeout: 2 * time.Second,
+	MaxConnections: 1000, MaxTunnels: 2, MaxHeaderBytes: 16 << 10, MaxHeaders: 100, HeaderTimeout: 2 * time.Second,
 	IdleTimeout: 5 * time.Second, BodyIdleTimeout: 2 * time.Second, WriteIdleTimeout: 2 * time.Second,
 }
 
@@ -91,8 +91,9 @@ func always(answer string) func(net.Conn, *bufio.Reader) {
 }
 
 type rig struct {
-	gw   *gateway.Gateway
-	addr string
+	gw     *gateway.Gateway
+	server *server.Server
+	addr   string
 }
 
 // serve puts a gateway in front of instances, with one route for everything.
@@ -133,11 +134,12 @@ func serve(t testing.TB, change func(*routes.Route), steps []plugins.Plugin, ins
 		<-done
 		gw.Close()
 	})
-	return &rig{gw, ln.Addr().String()}
+	return &rig{gw, s, ln.Addr().String()}
 }
 
 func route(name, path string) *routes.Route {
-	return &routes.Route{Name: name, Path: path, Service: "orders", Public: true, Upstream: &routes.Service{
+	streams := routes.Streams{IdleTimeout: time.Minute, MaxLifetime: time.Hour}
+	return &routes.Route{Name: name, Path: path, Service: "orders", Public: true, Streams: streams, Upstream: &routes.Service{
 		Name: "orders", MaxConnections: 100,
 		Timeouts: routes.Timeouts{Connect: time.Second, Request: 2 * time.Second, Idle: 2 * time.Second},
 	}}

@@ -73,11 +73,15 @@ const (
 
 	BreakerOpen       = "breaker_open"
 	NoHealthyInstance = "no_healthy_instance"
-	UpstreamBusy      = "upstream_busy"
-	UpstreamConnect   = "upstream_connect"
-	UpstreamTimeout   = "upstream_timeout"
-	UpstreamReset     = "upstream_reset"
-	UpstreamInvalid   = "upstream_invalid"
+	// TunnelLimit: there are as many tunnels as the gateway carries.
+	TunnelLimit = "tunnel_limit"
+	// StreamExpired is recorded when a stream reached its idle or longest time.
+	StreamExpired   = "stream_expired"
+	UpstreamBusy    = "upstream_busy"
+	UpstreamConnect = "upstream_connect"
+	UpstreamTimeout = "upstream_timeout"
+	UpstreamReset   = "upstream_reset"
+	UpstreamInvalid = "upstream_invalid"
 	// ClientGone is recorded (499) when the client left first; nobody sees it.
 	ClientGone = "client_gone"
 
@@ -118,6 +122,8 @@ var titles = map[string]string{
 	LimiterUnavailable: "The rate limit cannot be checked now",
 	BreakerOpen:        "The service is failing and is given time to recover",
 	NoHealthyInstance:  "No instance of the service is available",
+	TunnelLimit:        "The gateway is at its limit of tunnels",
+	StreamExpired:      "The stream reached its time limit",
 	UpstreamBusy:       "The service is at its connection limit",
 	UpstreamConnect:    "The service cannot be reached",
 	UpstreamTimeout:    "The service did not answer in time",

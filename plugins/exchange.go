@@ -31,6 +31,9 @@ type Exchange struct {
 	Fields []Field
 	// Body streams the request's content; nil when there is none.
 	Body io.Reader
+	// WebSocket tells that the request is a WebSocket opening handshake (RFC
+	// 6455, 4.2.1).
+	WebSocket bool
 	// BodyLength is the declared length, -1 when it is not known beforehand.
 	BodyLength int64
 	// TLS reports whether the client's connection is encrypted.
@@ -57,6 +60,12 @@ type Exchange struct {
 
 	Route     *routes.Route
 	Principal *Principal
+	// Standing is asked whether Principal still may what it was let to; nil
+	// where nobody can tell.
+	Standing Standing
+	// Settler is told when the outcome of the attempt is known though it has
+	// not ended; nil where nobody waits for it.
+	Settler Settler
 	// IdentityLines are complete header lines ("Name: value\r\n"…) for the
 	// service, after those of the Principal; lent.
 	IdentityLines []byte
@@ -84,6 +93,17 @@ type Exchange struct {
 	// requestLines and target hold what AddRequestField and SetTarget copied.
 	requestLines, target []byte
 }
+
+// Standing judges a Principal again after it was admitted: an answer may last
+// longer than what allowed it. It may be called from any goroutine.
+type Standing interface {
+	// Stands returns the reason code of the refusal, "" if there is none.
+	Stands(p *Principal, now time.Time) string
+}
+
+// Settler takes the good outcome of an attempt whose answer has begun and may
+// last for hours.
+type Settler interface{ Settle() }
 
 // Replay says what may be done after a failed attempt.
 type Replay uint8
@@ -133,6 +153,11 @@ type Stream interface {
 	// lines, copied. It must come before Finish and is dropped where the client
 	// does not read one.
 	Trailer(lines []byte)
+	// Upgrade sends the head of a 101 answer and hands over the connection,
+	// which speaks another protocol from now on: what the client sent already
+	// comes first. It fails where the client's HTTP has no such change, and
+	// with an Error, before anything was written, where there are too many.
+	Upgrade(h ResponseHead) (Tunnel, error)
 	// Watch has w looked after while the exchange lasts; nil ends that, and
 	// when Watch has returned, the one before is not used any more.
 	Watch(w Watched)
@@ -140,12 +165,21 @@ type Stream interface {
 	Gone() bool
 }
 
+// Tunnel is a client's connection after a change of protocol. One goroutine may
+// read while another writes, and Close may be called from any.
+type Tunnel interface {
+	io.ReadWriteCloser
+	// CloseWrite ends the gateway's side.
+	CloseWrite() error
+}
+
 // Watched is something that an exchange waits for. Its methods are called from
 // another goroutine and must not wait.
 type Watched interface {
 	// Due is asked a few times a second whether the exchange must end, because
-	// what allowed it does not hold any more.
-	Due(now time.Time) bool
+	// what allowed it does not hold any more, or because it would last too long
+	// for a server that stops.
+	Due(now time.Time, stopping bool) bool
 	// Abort is called once, when the client has left or Due said so: the wait
 	// must end with an error.
 	Abort()

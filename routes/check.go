@@ -317,6 +317,7 @@ func loopbackHost(name string) bool {
 func (c *checker) server() {
 	s := &c.file.Server
 	atLeast(c, &s.MaxConnections, "max_connections", 1)
+	atLeast(c, &s.MaxTunnels, "max_tunnels", 1)
 	within(c, &s.MaxHeaderBytes, "max_header_bytes", 1<<10, 1<<20)
 	within(c, &s.MaxHeaders, "max_headers", 10, 10000)
 	within(c, &s.MaxStreams, "max_streams", 1, 10000)

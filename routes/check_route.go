@@ -33,6 +33,7 @@ func (c *checker) routes() {
 		c.oneOf(&r.Mode, "mode", r.Pos, "enforce", "shadow")
 		c.rateLimits(r)
 		c.rewrite(r)
+		c.streams(r)
 		c.reserved(r)
 	}
 	// Problems of single routes are known, so these are conflicts.
@@ -369,5 +370,15 @@ func (c *checker) testCaller(t *Test) {
 	}
 	if !slices.Contains(ids, t.As.Client) && !c.broken(&t.As.Client) {
 		c.suggest(pos, nearest(t.As.Client, ids), "unknown client %q; declared: %s", t.As.Client, declared(ids))
+	}
+}
+
+func (c *checker) streams(r *Route) {
+	s := &r.Streams
+	atLeast(c, &s.IdleTimeout, "streams: idle_timeout", time.Second)
+	atLeast(c, &s.MaxLifetime, "streams: max_lifetime", time.Second)
+	atLeast(c, &s.TokenGrace, "streams: token_grace", 0)
+	if s.WebSocket && len(r.Methods) > 0 && !slices.Contains(r.Methods, "GET") {
+		c.report(c.at(&s.WebSocket, s.Pos), "streams: websocket: a WebSocket is opened with GET, which methods does not name")
 	}
 }

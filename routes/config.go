@@ -97,6 +97,7 @@ type Consul struct {
 // Server bounds what clients may use of the gateway.
 type Server struct {
 	MaxConnections   int           `yaml:"max_connections"`    // default 65536
+	MaxTunnels       int           `yaml:"max_tunnels"`        // default 16384
 	MaxHeaderBytes   Size          `yaml:"max_header_bytes"`   // default 16KiB
 	MaxHeaders       int           `yaml:"max_headers"`        // default 100
 	MaxBodyBytes     Size          `yaml:"max_body_bytes"`     // default 0: unlimited, streamed
@@ -282,6 +283,9 @@ type Route struct {
 	Canary *Canary `yaml:"canary"`
 	// Timeout takes the place of the service's timeouts.request; 0: it does not.
 	Timeout time.Duration `yaml:"timeout"`
+	// Streams are the bounds of answers that go on for long: tunnels and event
+	// streams. Load fills it in.
+	Streams Streams `yaml:"streams"`
 	// AllowEncodedSlash lets %2F pass in the path of this route.
 	AllowEncodedSlash bool `yaml:"allow_encoded_slash"`
 
@@ -323,6 +327,19 @@ type RateLimit struct {
 	OnStoreFailure string `yaml:"on_store_failure"`
 
 	ref string // the name of a shared limit, until it is resolved
+}
+
+// Streams bounds WebSocket tunnels and event streams (text/event-stream).
+type Streams struct {
+	Pos Pos `yaml:"-"`
+	// WebSocket lets clients open tunnels; else their wish for one is removed.
+	WebSocket bool `yaml:"websocket"`
+	// IdleTimeout ends a stream on which nothing was sent in any direction.
+	IdleTimeout time.Duration `yaml:"idle_timeout"` // default 5m
+	// MaxLifetime ends a stream however busy it is.
+	MaxLifetime time.Duration `yaml:"max_lifetime"` // default 24h
+	// TokenGrace is how long a stream outlives the token that opened it.
+	TokenGrace time.Duration `yaml:"token_grace"` // default 0
 }
 
 // Rewrite changes the path before it is forwarded, in the order of its fields.

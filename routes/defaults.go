@@ -11,7 +11,7 @@ import (
 // open a route (public, mode) have no defaults.
 var (
 	serviceDefaults = []string{"protocol", "balance", "timeouts", "retries", "breaker", "identity", "max_connections"}
-	routeDefaults   = []string{"hosts", "auth", "rate_limit"}
+	routeDefaults   = []string{"hosts", "auth", "rate_limit", "streams"}
 )
 
 // spreadDefaults takes defaults: {services: …, routes: …} out of the file and
@@ -108,6 +108,7 @@ func (c *checker) fillDefaults() {
 	}
 	s := &f.Server
 	orDefault(c, &s.MaxConnections, 65536)
+	orDefault(c, &s.MaxTunnels, 16384)
 	orDefault(c, &s.MaxHeaderBytes, 16<<10)
 	orDefault(c, &s.MaxHeaders, 100)
 	orDefault(c, &s.MaxStreams, 100)
@@ -142,6 +143,8 @@ func (c *checker) fillDefaults() {
 	}
 	for i, r := range f.Routes {
 		r.Index = i
+		orDefault(c, &r.Streams.IdleTimeout, 5*time.Minute)
+		orDefault(c, &r.Streams.MaxLifetime, 24*time.Hour)
 		orDefault(c, &r.Mode, "enforce")
 		if k := r.APIKey; k != nil && !c.written(&k.Query) {
 			orDefault(c, &k.Header, "X-API-Key")

@@ -65,6 +65,8 @@ func NewConnections(read func() server.Status) *Connections { return &Connection
 var (
 	open      = prometheus.NewDesc("gateway_connections", "Client connections that are open.", nil, nil)
 	refused   = prometheus.NewDesc("gateway_connections_refused_total", "Client connections over the limit.", nil, nil)
+	tunnels   = prometheus.NewDesc("gateway_tunnels", "WebSocket tunnels that are open.", nil, nil)
+	tooMany   = prometheus.NewDesc("gateway_tunnels_refused_total", "WebSocket tunnels over the limit.", nil, nil)
 	streams   = prometheus.NewDesc("gateway_streams", "Requests under way over HTTP/2 and HTTP/3.", nil, nil)
 	floods    = prometheus.NewDesc("gateway_http2_floods_total", "HTTP/2 connections that were ended for a flood of frames.", nil, nil)
 	malformed = prometheus.NewDesc("gateway_malformed_requests_total", "Requests that the gate turned away.", nil, nil)
@@ -74,6 +76,8 @@ var (
 func (s *Connections) Describe(c chan<- *prometheus.Desc) {
 	c <- open
 	c <- refused
+	c <- tunnels
+	c <- tooMany
 	c <- malformed
 	c <- streams
 	c <- floods
@@ -84,6 +88,8 @@ func (s *Connections) Collect(c chan<- prometheus.Metric) {
 	v := s.read()
 	c <- prometheus.MustNewConstMetric(open, prometheus.GaugeValue, float64(v.Connections))
 	c <- prometheus.MustNewConstMetric(refused, prometheus.CounterValue, float64(v.Refused))
+	c <- prometheus.MustNewConstMetric(tunnels, prometheus.GaugeValue, float64(v.Tunnels))
+	c <- prometheus.MustNewConstMetric(tooMany, prometheus.CounterValue, float64(v.TunnelsRefused))
 	c <- prometheus.MustNewConstMetric(malformed, prometheus.CounterValue, float64(v.Malformed))
 	c <- prometheus.MustNewConstMetric(streams, prometheus.GaugeValue, float64(v.Streams))
 	c <- prometheus.MustNewConstMetric(floods, prometheus.CounterValue, float64(v.Floods))

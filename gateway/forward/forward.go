@@ -31,24 +31,18 @@ type forwarder struct {
 	// idle the time between two pieces of content.
 	request, idle time.Duration
 	hash          bool
-	clientCert    bool      // the service learns the client's certificate
+	clientCert    bool // the service learns the client's certificate
+	streams       routes.Streams
 	scratch       sync.Pool // of *scratch
 }
 
-// scratch holds what an attempt needs. It is what the client's side watches
-// over: a client that leaves ends the attempt.
+// scratch holds what an attempt needs.
 type scratch struct {
-	conn   *upstream.Conn
+	standing
 	lines  []byte
 	fields []plugins.Field
 	answer wire.Response
 }
-
-// Due implements plugins.Watched.
-func (*scratch) Due(time.Time) bool { return false }
-
-// Abort implements plugins.Watched.
-func (sc *scratch) Abort() { sc.conn.Abort() }
 
 // New returns the Handler that forwards r to service.
 func New(r *routes.Route, service *upstream.Service, now func() time.Time) plugins.Handler {
@@ -56,6 +50,7 @@ func New(r *routes.Route, service *upstream.Service, now func() time.Time) plugi
 		route: r, service: service, now: now,
 		request: r.Upstream.Timeouts.Request, idle: r.Upstream.Timeouts.Idle,
 		hash: r.Upstream.Balance == "hash", clientCert: r.Upstream.Identity.ClientCert,
+		streams: r.Streams,
 	}
 	f.scratch.New = func() any {
 		return &scratch{lines: make([]byte, 0, 2048), fields: make([]plugins.Field, 0, 32)}
@@ -158,8 +153,8 @@ func (f *forwarder) attempt(x *plugins.Exchange, inst *upstream.Instance, sc *sc
 	if err != nil {
 		return 0, f.failed(x, nil, err)
 	}
-	sc.conn = c
-	x.Client.Watch(sc)
+	sc.begin(c)
+	x.Client.Watch(&sc.standing)
 	c.Out = f.appendHead(c.Out, x)
 	var up *upload
 	if x.Body != nil && len(x.Content) == 0 {
@@ -181,7 +176,14 @@ func (f *forwarder) attempt(x *plugins.Exchange, inst *upstream.Instance, sc *sc
 		c.Release(false)
 		return 0, failure
 	}
-	failure = f.respond(x, c, sc)
+	if sc.answer.Status == http.StatusSwitchingProtocols {
+		failure = f.tunnel(x, c, sc)
+	} else {
+		failure = f.respond(x, c, sc)
+	}
+	if ended := sc.ended(); ended != nil && failure != nil {
+		failure = ended
+	}
 	reusable := failure == nil && !sc.answer.Close
 	if failure != nil {
 		c.Abort()

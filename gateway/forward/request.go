@@ -76,6 +76,9 @@ func (f *forwarder) appendHead(b []byte, x *plugins.Exchange) []byte {
 		b = base64.StdEncoding.AppendEncode(b, x.ClientCert.DER)
 		b = append(b, ":\r\n"...)
 	}
+	if f.wantsTunnel(x) {
+		b = append(b, upgradeLines...)
+	}
 	if x.Body != nil && x.BodyLength < 0 {
 		b = append(b, "Transfer-Encoding: chunked\r\n"...)
 	}

@@ -40,7 +40,7 @@ func (f *forwarder) answer(x *plugins.Exchange, c *upstream.Conn, sc *scratch, d
 			x.Record.Upstream = f.now().Sub(began)
 			return nil
 		case status == http.StatusSwitchingProtocols:
-			return errSwitched
+			return f.accepted(x, sc)
 		case status == http.StatusEarlyHints:
 			if err := x.Client.Interim(status, sc.lines); err != nil {
 				return &plugins.Error{Status: statusClientGone, Code: plugins.ClientGone, Err: err}
@@ -82,7 +82,14 @@ func (f *forwarder) respond(x *plugins.Exchange, c *upstream.Conn, sc *scratch) 
 	if err != nil {
 		return gone(err)
 	}
-	if failure := f.copyContent(x, c); failure != nil {
+	idle := f.idle
+	if a.EventStream {
+		idle = f.streams.IdleTimeout
+		x.Client.Watch(nil)
+		sc.enter(x, f.streams, false, f.now())
+		x.Client.Watch(&sc.standing)
+	}
+	if failure := f.copyContent(x, c, idle); failure != nil {
 		return failure
 	}
 	if a.Chunked && len(c.Trailers()) > 0 {
@@ -101,8 +108,8 @@ func gone(err error) *plugins.Error {
 
 // copyContent streams content to the client. What has arrived is never held
 // back while more is awaited.
-func (f *forwarder) copyContent(x *plugins.Exchange, c *upstream.Conn) *plugins.Error {
-	deadline := x.Time.Add(f.request + f.idle)
+func (f *forwarder) copyContent(x *plugins.Exchange, c *upstream.Conn, idle time.Duration) *plugins.Error {
+	deadline := x.Time.Add(f.request + idle)
 	if len(c.Buffered()) == 0 && !c.Ended() {
 		// The head does not wait for content (EDGE: P9).
 		if err := x.Client.Flush(); err != nil {
@@ -133,7 +140,7 @@ func (f *forwarder) copyContent(x *plugins.Exchange, c *upstream.Conn) *plugins.
 		if done, failure := f.splice(x, c); done || failure != nil {
 			return failure
 		}
-		deadline = f.now().Add(f.idle)
+		deadline = f.now().Add(idle)
 	}
 }
 

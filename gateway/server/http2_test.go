@@ -341,8 +341,8 @@ func TestHTTP2InterimAndBodilessResponses(t *testing.T) {
 // waiter is watched until it is aborted.
 type waiter struct{ aborted chan struct{} }
 
-func (waiter) Due(time.Time) bool { return false }
-func (w waiter) Abort()           { close(w.aborted) }
+func (waiter) Due(time.Time, bool) bool { return false }
+func (w waiter) Abort()                 { close(w.aborted) }
 
 type recorded func(x *plugins.Exchange)
 

@@ -3,6 +3,7 @@ package server
 import (
 	"bytes"
 	"context"
+	"errors"
 	"net/http"
 	"net/textproto"
 	"sync"
@@ -194,6 +195,12 @@ func (m *multiplexed) Trailer(lines []byte) {
 // Gone implements plugins.Stream.
 func (m *multiplexed) Gone() bool { return m.r.Context().Err() != nil }
 
+// Upgrade implements plugins.Stream: HTTP/2 has no change of protocol (RFC
+// 9113, 8.6).
+func (m *multiplexed) Upgrade(plugins.ResponseHead) (plugins.Tunnel, error) {
+	return nil, errors.ErrUnsupported
+}
+
 // Watch implements plugins.Stream.
 func (m *multiplexed) Watch(to plugins.Watched) {
 	w := &m.watch
@@ -204,7 +211,7 @@ func (m *multiplexed) Watch(to plugins.Watched) {
 		return
 	}
 	w.stop = context.AfterFunc(m.r.Context(), w.abort)
-	w.timer = time.AfterFunc(sweepEvery, func() { w.look(m.server.now()) })
+	w.timer = time.AfterFunc(sweepEvery, func() { w.look(m.server.now(), m.server.stopping.Load()) })
 }
 
 // end stops what runs beside the exchange.
@@ -234,9 +241,9 @@ func (w *muxWatch) abort() {
 	}
 }
 
-func (w *muxWatch) look(now time.Time) {
+func (w *muxWatch) look(now time.Time, stopping bool) {
 	w.mu.Lock()
-	due := w.watched != nil && w.watched.Due(now)
+	due := w.watched != nil && w.watched.Due(now, stopping)
 	if w.watched != nil && !due {
 		w.timer.Reset(lookAtMost)
 	}

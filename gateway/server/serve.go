@@ -111,7 +111,7 @@ func (s *Server) finish(st *state) (again bool) {
 	// whatever the answer promised.
 	pending := st.body.pending()
 	again = st.stream.keep() && !pending
-	c.linger = st.stream.finished && pending
+	c.linger = st.stream.finished && pending || st.stream.tunnelled
 	st.chunked.end()
 	c.watch.end()
 	c.ready(now)
@@ -147,6 +147,8 @@ func (st *state) begin(raw []byte) error {
 	}
 	st.stream.close = st.req.Close || x.HTTP10 && !st.req.KeepAlive
 	st.stream.trailers = st.req.Trailers
+	x.WebSocket = st.req.Upgrading && wire.EqualFold(st.req.Upgrade, "websocket") && !x.HTTP10 &&
+		string(x.Method) == http.MethodGet && st.req.Length <= 0 && !st.req.Chunked
 	return st.frame()
 }
 

@@ -59,10 +59,13 @@ type Server struct {
 	buffers     sync.Pool // of *[]byte, each as long as a head may be
 	date        dateLine
 	connections connections
+	tunnels     atomic.Int64
 	refused     atomic.Uint64
 	malformed   atomic.Uint64
-	streams     atomic.Int64 // exchanges over HTTP/2 and HTTP/3
-	floods      atomic.Uint64
+	// tunnelsRefused counts upgrades over the limit.
+	tunnelsRefused atomic.Uint64
+	streams        atomic.Int64 // exchanges over HTTP/2 and HTTP/3
+	floods         atomic.Uint64
 	// alternative is the value of Alt-Svc, where HTTP/3 is served.
 	alternative atomic.Pointer[string]
 	draining    atomic.Bool // no connection carries a further request
@@ -171,9 +174,17 @@ type Status struct {
 	// the connections that ended because of too many frames.
 	Streams int64
 	Floods  uint64
+	// Tunnels are connections that left HTTP, TunnelsRefused counts those over
+	// the limit.
+	Tunnels        int64
+	TunnelsRefused uint64
 }
 
 // Status reads the counters.
 func (s *Server) Status() Status {
-	return Status{s.connections.count(), s.refused.Load(), s.malformed.Load(), s.streams.Load(), s.floods.Load()}
+	return Status{
+		Connections: s.connections.count(), Refused: s.refused.Load(), Malformed: s.malformed.Load(),
+		Streams: s.streams.Load(), Floods: s.floods.Load(),
+		Tunnels: s.tunnels.Load(), TunnelsRefused: s.tunnelsRefused.Load(),
+	}
 }

@@ -352,8 +352,8 @@ type waiting struct {
 	aborted chan struct{}
 }
 
-func (w *waiting) Due(time.Time) bool { return w.due.Load() }
-func (w *waiting) Abort()             { close(w.aborted) }
+func (w *waiting) Due(time.Time, bool) bool { return w.due.Load() }
+func (w *waiting) Abort()                   { close(w.aborted) }
 
 func TestExchangeEndsWhenItsClientLeavesOrItIsDue(t *testing.T) {
 	f := func(name string, act func(c *net.TCPConn, w *waiting), gone bool) {

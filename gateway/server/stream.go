@@ -34,6 +34,8 @@ type stream struct {
 	err      error
 	// expect: the client waits for 100 (Continue).
 	expect bool
+	// tunnelled: the connection was handed over.
+	tunnelled bool
 	// trailers: the client reads trailer fields.
 	trailers bool
 	trailer  []byte
@@ -223,6 +225,31 @@ func (s *stream) Trailer(lines []byte) {
 	if s.chunked && s.trailers {
 		s.trailer = append(s.trailer[:0], lines...)
 	}
+}
+
+// Upgrade implements plugins.Stream.
+func (s *stream) Upgrade(h plugins.ResponseHead) (plugins.Tunnel, error) {
+	if s.head {
+		return nil, errHeadTwice
+	}
+	if s.x.HTTP10 {
+		return nil, errors.ErrUnsupported
+	}
+	t, err := s.c.tunnel()
+	if err != nil {
+		return nil, err
+	}
+	s.head, s.close, s.tunnelled = true, true, true
+	s.x.Record.Status = h.Status
+	b := appendStatusLine(s.out, h.Status, h.Reason)
+	b = append(b, h.Fields...)
+	b = append(b, s.x.ResponseFields()...)
+	s.out = append(b, '\r', '\n')
+	if err := s.Flush(); err != nil {
+		t.Close()
+		return nil, err
+	}
+	return t, nil
 }
 
 // Watch implements plugins.Stream.

@@ -87,7 +87,7 @@ func (c *conn) lookAfter(now time.Time) {
 	if gone {
 		c.gone.Store(true)
 	}
-	if gone || w.watched.Due(now) {
+	if gone || w.watched.Due(now, c.server.stopping.Load()) {
 		w.watched.Abort()
 		w.watched = nil
 	}

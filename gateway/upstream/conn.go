@@ -50,6 +50,7 @@ type Conn struct {
 	sent      bool
 	answered  bool
 	lent      bool
+	detached  bool
 }
 
 // Conn lends a connection to the instance: an idle one, else a new one, else,
@@ -172,6 +173,24 @@ func (c *Conn) Write(p []byte, deadline time.Time) error {
 // the answer came before the request was complete. The answer can still be
 // read; the connection is not reused.
 func (c *Conn) AbortWrite() { c.sock.abortWrite() }
+
+// AbortRead lets a Next that runs in another goroutine, and every later one,
+// fail. It may be called from any goroutine, but not after Release; what is
+// written still goes out.
+func (c *Conn) AbortRead() {
+	c.swap.Lock()
+	defer c.swap.Unlock()
+	c.sock.abortRead()
+}
+
+// Detach takes the connection out of the instance's count: it carries no
+// requests any more, and may last for hours.
+func (c *Conn) Detach() {
+	if !c.detached {
+		c.detached = true
+		c.inst.pool.free()
+	}
+}
 
 // Abort closes the connection, so that whatever runs on it fails. It may be
 // called from any goroutine, but not after Release.
@@ -341,5 +360,7 @@ func (c *Conn) Release(reusable bool) {
 		}
 	}
 	c.sock.close(whole)
-	p.free()
+	if !c.detached {
+		p.free()
+	}
 }

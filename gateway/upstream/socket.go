@@ -34,7 +34,7 @@ type socket struct {
 	// reading may have to write in TLS.
 	readUntil, readArmed   int64
 	writeUntil, writeArmed atomic.Int64
-	noWrite                atomic.Bool
+	noWrite, noRead        atomic.Bool
 	ended                  bool // the peer closed its side
 
 	// The poller's callbacks are made once, because closures allocate; what
@@ -149,6 +149,10 @@ func (s *socket) Read(p []byte) (int, error) {
 		if err := s.armRead(); err != nil {
 			return 0, err
 		}
+		// After arming, so that it cannot undo what abortRead armed.
+		if s.noRead.Load() {
+			return 0, net.ErrClosed
+		}
 		n, err := s.TCPConn.Read(p)
 		if err == io.EOF {
 			s.ended = true
@@ -206,6 +210,12 @@ func (s *socket) Write(p []byte) (int, error) {
 func (s *socket) abortWrite() {
 	s.noWrite.Store(true)
 	_ = s.SetWriteDeadline(time.Unix(1, 0)) // fails on a closed connection only
+}
+
+// abortRead makes the present and every later Read fail.
+func (s *socket) abortRead() {
+	s.noRead.Store(true)
+	_ = s.SetReadDeadline(time.Unix(1, 0)) // fails on a closed connection only
 }
 
 // fresh reports whether an idle connection may be used: neither closed nor

@@ -36,6 +36,8 @@ type Request struct {
 	Expect []byte
 	// Close and KeepAlive are the options of Connection.
 	Close, KeepAlive bool
+	// Upgrading tells that Connection names Upgrade.
+	Upgrading bool
 	// Trailers tells that the sender reads trailer fields (TE: trailers).
 	Trailers bool
 	// Upgrade is the protocol asked for; nil if none is.
@@ -149,6 +151,8 @@ func (r *Request) note(f *plugins.Field) (named bool, err error) {
 				r.Close = true
 			case EqualFold(option, "keep-alive"):
 				r.KeepAlive = true
+			case EqualFold(option, "upgrade"):
+				r.Upgrading = true // Upgrade is dropped without being named
 			default:
 				named = true
 			}

@@ -20,6 +20,8 @@ type Response struct {
 	Close bool
 	// Upgrade is the protocol of a 101 answer.
 	Upgrade []byte
+	// EventStream tells that the content is text/event-stream.
+	EventStream bool
 	// HasDate tells whether there is a Date.
 	HasDate bool
 }
@@ -141,6 +143,9 @@ func (r *Response) note(f *plugins.Field) (named, keepAlive bool, err error) {
 		r.Upgrade, f.Drop = f.Value, true
 	case Date:
 		r.HasDate = true
+	case ContentType:
+		const sse = "text/event-stream"
+		r.EventStream = len(f.Value) >= len(sse) && EqualFold(f.Value[:len(sse)], sse)
 	case Identity:
 		// A backend may not speak of identities to the outside either.
 		f.Drop = true

@@ -18,6 +18,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"time"
 
 	"github.com/gatehouse/gatehouse/plugins"
 	"github.com/gatehouse/gatehouse/routes"
@@ -89,7 +90,7 @@ func (p *Plugin) decide(u *rule, x *plugins.Exchange) *plugins.Error {
 	if refusal := p.admit(u, t); refusal != nil {
 		return refusal
 	}
-	x.Principal = t.Principal
+	x.Principal, x.Standing = t.Principal, p
 	// The token was meant for this gateway: a service could replay it.
 	field.Drop = !u.forward
 	return u.permits(t.Principal)
@@ -101,6 +102,14 @@ func (p *Plugin) admit(u *rule, t *Token) *plugins.Error {
 		return u.revoked
 	}
 	return u.admits(t)
+}
+
+// Stands implements plugins.Standing.
+func (p *Plugin) Stands(who *plugins.Principal, _ time.Time) string {
+	if p.config.Denied != nil && p.config.Denied.Denies(who) {
+		return plugins.TokenRevoked
+	}
+	return ""
 }
 
 // Judge tells how the route decides about t, which may be nil for a request

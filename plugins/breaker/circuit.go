@@ -3,6 +3,7 @@ package breaker
 import (
 	"net/http"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -28,6 +29,7 @@ type circuit struct {
 	current  atomic.Pointer[generation]
 	opened   atomic.Uint64
 	refused  atomic.Uint64
+	attempts sync.Pool // of *attempt
 }
 
 // generation is a gobreaker with one open time. Its callback runs under
@@ -53,6 +55,7 @@ const (
 
 func newCircuit(service string, s settings) *circuit {
 	c := &circuit{service: service, settings: s}
+	c.attempts.New = func() any { return &attempt{} }
 	c.current.Store(c.generation(s.open))
 	return c
 }
@@ -96,16 +99,45 @@ func (c *circuit) serve(x *plugins.Exchange, next plugins.Handler) (err error) {
 	if refusal != nil {
 		return c.refuse(x, g)
 	}
-	verdict := errExcluded // of a panic
+	a := c.attempts.Get().(*attempt)
+	*a = attempt{c: c, g: g, done: done, verdict: errExcluded} // of a panic
+	x.Settler = a
 	defer func() {
-		done(verdict)
-		if g.change.Load() != none {
-			c.advance(g)
-		}
+		x.Settler = nil
+		a.settle()
+		c.attempts.Put(a)
 	}()
 	err = next(x)
-	verdict = outcome(x, err)
+	a.verdict = outcome(x, err)
 	return err
+}
+
+// attempt is one that the breaker let pass. It implements plugins.Settler: an
+// answer that goes on for hours must not hold one of the few trials of a
+// half-open breaker.
+type attempt struct {
+	c       *circuit
+	g       *generation
+	done    func(error)
+	verdict error
+	settled bool
+}
+
+// Settle implements plugins.Settler.
+func (a *attempt) Settle() {
+	a.verdict = nil
+	a.settle()
+}
+
+func (a *attempt) settle() {
+	if a.settled {
+		return
+	}
+	a.settled = true
+	a.done(a.verdict)
+	if a.g.change.Load() != none {
+		a.c.advance(a.g)
+	}
 }
 
 // advance starts the generation after g: still open, for twice the time, where

@@ -138,6 +138,11 @@ func (r *Recorder) StopReading() { r.Stopped = true }
 // Trailer keeps the lines.
 func (r *Recorder) Trailer(lines []byte) { r.Trailers = string(lines) }
 
+// Upgrade fails: there is no connection.
+func (r *Recorder) Upgrade(plugins.ResponseHead) (plugins.Tunnel, error) {
+	return nil, io.ErrClosedPipe
+}
+
 // Watch keeps who is watched.
 func (r *Recorder) Watch(w plugins.Watched) { r.Watched = w }
 
