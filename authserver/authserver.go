@@ -16,11 +16,13 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/gatehouse/gatehouse/authserver/account"
 	"github.com/gatehouse/gatehouse/authserver/admin"
 	"github.com/gatehouse/gatehouse/authserver/audit"
 	"github.com/gatehouse/gatehouse/authserver/authorize"
@@ -29,6 +31,7 @@ import (
 	"github.com/gatehouse/gatehouse/authserver/consent"
 	"github.com/gatehouse/gatehouse/authserver/device"
 	"github.com/gatehouse/gatehouse/authserver/dpop"
+	"github.com/gatehouse/gatehouse/authserver/factors"
 	"github.com/gatehouse/gatehouse/authserver/grants"
 	"github.com/gatehouse/gatehouse/authserver/introspect"
 	"github.com/gatehouse/gatehouse/authserver/login"
@@ -40,6 +43,7 @@ import (
 	"github.com/gatehouse/gatehouse/authserver/scopes"
 	"github.com/gatehouse/gatehouse/authserver/sender"
 	"github.com/gatehouse/gatehouse/authserver/session"
+	"github.com/gatehouse/gatehouse/authserver/signin"
 	"github.com/gatehouse/gatehouse/authserver/store"
 	"github.com/gatehouse/gatehouse/authserver/tokens"
 	"github.com/gatehouse/gatehouse/authserver/userinfo"
@@ -106,7 +110,7 @@ func New(ctx context.Context, c Config) (*Server, error) {
 	s := &Server{
 		config:  c,
 		clients: clients.New(clients.Config{Store: c.Store, Once: c.Store, Issuer: c.Issuer, Fetch: c.Fetch, Now: c.Now}),
-		users:   users.New(c.Store, users.NewMemoryThrottle(c.Now), c.Now),
+		users:   users.New(c.Store, users.NewThrottle(c.Store, c.Keys.Derive("key:throttle", 0), c.Now), c.Now),
 		scopes:  scopes.New(c.Audience),
 		pages:   pages,
 		gate:    tokens.NewGate(c.Now),
@@ -116,7 +120,11 @@ func New(ctx context.Context, c Config) (*Server, error) {
 			RequirePAR: c.RequirePAR, MutualTLS: c.MutualTLS,
 		}),
 	}
-	s.mount(place, pages, sessions)
+	second, err := newFactors(&c)
+	if err != nil {
+		return nil, err
+	}
+	s.mount(place, pages, sessions, second)
 	if err := s.Reload(ctx, c.Declared); err != nil {
 		return nil, err
 	}
@@ -124,7 +132,7 @@ func New(ctx context.Context, c Config) (*Server, error) {
 }
 
 // mount is the one list of all endpoints.
-func (s *Server) mount(place metadata.Places, pages *web.Pages, sessions *session.Manager) {
+func (s *Server) mount(place metadata.Places, pages *web.Pages, sessions *session.Manager, second *factors.Factors) {
 	c := &s.config
 	issuer := tokens.New(tokens.Config{
 		Keys: c.Keys, Issuer: c.Issuer, TTL: c.AccessTokenTTL, Now: c.Now, Store: c.Store,
@@ -155,9 +163,16 @@ func (s *Server) mount(place metadata.Places, pages *web.Pages, sessions *sessio
 		Tokens: issuer, Store: c.Store, Audit: s.audit, Now: c.Now, CodeTTL: c.CodeTTL,
 		Sender: holder, RequirePAR: c.RequirePAR,
 	})
-	signIn := login.New(login.Config{
-		Path: base, Pages: pages, Guard: guard, Sessions: sessions, Users: s.users, Revoker: revoker,
+	steps := signin.New(signin.Config{
+		Path: base, Sessions: sessions, Users: s.users, Factors: second, Revoker: revoker,
 		Audit: s.audit, Observer: c.Observer,
+	})
+	signIn := login.New(login.Config{
+		Path: base, Pages: pages, Guard: guard, Sessions: sessions, Users: s.users, Factors: second, SignIn: steps,
+	})
+	own := account.New(account.Config{
+		Path: base, Pages: pages, Guard: guard, Sessions: sessions, Clients: s.clients, Users: s.users, Scopes: s.scopes,
+		Factors: second, Revoker: revoker, Store: c.Store, Audit: s.audit, Now: c.Now,
 	})
 	allow := consent.New(consent.Config{
 		Path: base, Pages: pages, Guard: guard, Sessions: sessions, Users: s.users, Scopes: s.scopes,
@@ -193,6 +208,9 @@ func (s *Server) mount(place metadata.Places, pages *web.Pages, sessions *sessio
 
 		base + "/oauth/authorize": pages.Handler(authorization.Serve, pageTimeout, get, post),
 		base + "/oauth/login":     pages.Handler(signIn.Serve, pageTimeout, get, post),
+		base + "/oauth/factor":    pages.Handler(signIn.Factor, pageTimeout, get, post),
+		base + "/oauth/account":   pages.Handler(own.Serve, pageTimeout, get, post),
+		base + "/oauth/account/":  pages.Handler(own.Serve, pageTimeout, get, post),
 		base + "/oauth/consent":   pages.Handler(allow.Serve, pageTimeout, get, post),
 		base + "/oauth/logout":    pages.Handler(signOut.Serve, pageTimeout, get, post),
 
@@ -207,6 +225,22 @@ func (s *Server) mount(place metadata.Places, pages *web.Pages, sessions *sessio
 	s.admin = admin.New(admin.Config{
 		Store: c.Store, Clients: s.clients, Users: s.users, Scopes: s.scopes, Revoker: revoker,
 		Keys: c.Keys, Tokens: issuer, Audit: s.audit, Logger: c.Logger, Now: c.Now, Timeout: pageTimeout,
+	})
+}
+
+// newFactors makes what people sign in with besides passwords. Passkeys belong
+// to a domain name, so an issuer at an address has none.
+func newFactors(c *Config) (*factors.Factors, error) {
+	u, err := url.Parse(c.Issuer)
+	if err != nil {
+		return nil, fmt.Errorf("issuer: %w", err)
+	}
+	domain := u.Hostname()
+	if _, err := netip.ParseAddr(domain); err == nil {
+		domain = ""
+	}
+	return factors.New(factors.Config{
+		Store: c.Store, Now: c.Now, Key: c.Keys.Derive("key:totp", 0), Name: u.Hostname(), Domain: domain, Origin: origin(c.Issuer),
 	})
 }
 

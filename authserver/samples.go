@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"slices"
 
+	"github.com/gatehouse/gatehouse/authserver/account"
 	"github.com/gatehouse/gatehouse/authserver/consent"
 	"github.com/gatehouse/gatehouse/authserver/login"
 	"github.com/gatehouse/gatehouse/authserver/logout"
@@ -14,7 +15,7 @@ import (
 // samples is one of each page in each of its states, with which themes are
 // tried before they go live.
 func samples() []web.Page {
-	return slices.Concat(login.Samples(), consent.Samples(), logout.Samples())
+	return slices.Concat(login.Samples(), account.Samples(), consent.Samples(), logout.Samples())
 }
 
 // CheckTheme reports everything that is wrong with a theme's folder, with file

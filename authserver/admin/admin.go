@@ -33,6 +33,8 @@ import (
 // Revoker logs revocations.
 type Revoker interface {
 	Revoke(ctx context.Context, level oauth.Level, id string, events ...store.AuditEvent) (oauth.Revocation, error)
+	// Withdraw takes back what a subject allowed a client.
+	Withdraw(ctx context.Context, subject, clientID string, events ...store.AuditEvent) error
 }
 
 // Rotator changes the signing keys.

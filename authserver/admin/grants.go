@@ -114,27 +114,15 @@ func (a *api) listConsents(w http.ResponseWriter, r *http.Request) error {
 }
 
 // withdrawConsent forgets what the user allowed a client, and revokes what the
-// client refreshes in the user's name.
+// client has in the user's name.
 func (a *api) withdrawConsent(w http.ResponseWriter, r *http.Request) error {
 	subject, client := r.PathValue("subject"), r.PathValue("client")
 	event := store.AuditEvent{Action: audit.ConsentRemoved, Subject: subject, Client: client}
 	err := a.audited(r, event, func(e store.AuditEvent) error {
-		return a.Store.RemoveConsent(r.Context(), subject, client, e)
+		return a.Revoker.Withdraw(r.Context(), subject, client, e)
 	})
-	if err != nil && !errors.Is(err, store.ErrNotFound) {
-		return err
-	}
-	live, err := a.Store.Families(r.Context(), subject, a.Now())
 	if err != nil {
 		return err
-	}
-	for _, f := range live {
-		if f.ClientID != client {
-			continue
-		}
-		if _, err := a.revokeAudited(r, oauth.LevelGrant, f.Grant); err != nil {
-			return err
-		}
 	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil

@@ -47,6 +47,16 @@ const (
 	ConsentDenied  = "consent.denied"
 	ConsentRemoved = "consent.removed"
 	Logout         = "logout"
+	SessionEnded   = "session.ended"
+
+	PasswordChanged = "password.changed"
+	TOTPEnabled     = "totp.enabled"
+	TOTPDisabled    = "totp.disabled"
+	RecoveryRenewed = "recovery.renewed"
+	RecoveryUsed    = "recovery.used"
+	PasskeyAdded    = "passkey.added"
+	PasskeyRemoved  = "passkey.removed"
+
 	// LogoutNotified and LogoutUndelivered are about one application that a
 	// session's end was told to, or could not be told for a whole day.
 	LogoutNotified    = "logout.notified"

@@ -1,7 +1,8 @@
-// Package login is the page where people sign in with a password.
+// Package login is the pages where people sign in: with a password and, where
+// they have one, a second factor, or with a passkey.
 //
-// It owns the page and what a sign-in changes. It does not own whether a
-// password is right (users), nor why the user was sent here (authorize).
+// It owns the pages. It does not own what a sign-in checks and changes
+// (signin), nor why the user was sent here (authorize).
 //
 //	mux.Handle("/oauth/login", pages.Handler(login.New(config).Serve, timeout, "GET", "POST"))
 package login
@@ -11,27 +12,15 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"strings"
-	"time"
 
-	"github.com/gatehouse/gatehouse/authserver/audit"
+	"github.com/gatehouse/gatehouse/authserver/factors"
 	"github.com/gatehouse/gatehouse/authserver/oauth"
 	"github.com/gatehouse/gatehouse/authserver/session"
+	"github.com/gatehouse/gatehouse/authserver/signin"
 	"github.com/gatehouse/gatehouse/authserver/store"
 	"github.com/gatehouse/gatehouse/authserver/users"
 	"github.com/gatehouse/gatehouse/authserver/web"
 )
-
-// Observer counts sign-ins.
-type Observer interface {
-	// Login counts a sign-in: success, failure, throttled, busy.
-	Login(result string)
-}
-
-// Revoker ends sessions.
-type Revoker interface {
-	EndSession(ctx context.Context, id string, events ...store.AuditEvent) error
-}
 
 // Config is what an Endpoint needs.
 type Config struct {
@@ -41,39 +30,45 @@ type Config struct {
 	Guard    *web.Guard
 	Sessions *session.Manager
 	Users    *users.Registry
-	Revoker  Revoker
-	Audit    *audit.Log
-	Observer Observer
+	Factors  *factors.Factors
+	SignIn   *signin.SignIn
 }
 
-// Endpoint is the login page. It is safe for concurrent use.
+// Endpoint is the login pages. It is safe for concurrent use.
 type Endpoint struct{ Config }
 
 // New returns the endpoint.
 func New(c Config) *Endpoint { return &Endpoint{c} }
 
-// view is what the page shows.
+// view is what the first page shows.
 type view struct {
 	Client, Username  string
 	CSRF, Interaction string
 	Failed            bool
 	Wait              int // seconds
+	Passkey           *passkey
 }
+
+// passkey is a ceremony as a page carries it.
+type passkey struct{ Options, State string }
 
 // signedIn is what who is signed in already sees.
 type signedIn struct{ User, CSRF string }
 
 // Samples are the pages in all their states.
 func Samples() []web.Page {
+	key := &passkey{"{}", "s"}
 	return []web.Page{
 		{Name: "login", Data: view{}},
-		{Name: "login", Data: view{Client: "App", Username: "alice", CSRF: "c", Interaction: "i", Failed: true}},
+		{Name: "login", Script: true, Data: view{Client: "App", Username: "alice", CSRF: "c", Interaction: "i", Failed: true, Passkey: key}},
 		{Name: "login", Data: view{Wait: 30}},
 		{Name: "signedin", Data: signedIn{"alice", "c"}},
+		{Name: "factor", Data: view{Interaction: "i", Failed: true}},
+		{Name: "factor", Script: true, Data: view{Client: "App", Interaction: "i", Wait: 30, Passkey: key}},
 	}
 }
 
-// Serve shows the page or takes the form.
+// Serve shows the first page or takes its form.
 func (e *Endpoint) Serve(w http.ResponseWriter, r *http.Request) error {
 	if r.Method == http.MethodPost {
 		return e.submit(w, r)
@@ -120,114 +115,118 @@ func (e *Endpoint) open(r *http.Request, handle string) (session.Interaction, er
 	return i, nil
 }
 
+// purpose is that of sealed ceremonies.
+const purpose = "passkey sign-in"
+
+// ceremony asks for a passkey where there can be one: of u, or of anybody where
+// u is nil.
+func (e *Endpoint) ceremony(ctx context.Context, browser string, u *store.User) (*passkey, error) {
+	if !e.Factors.Passkeys() {
+		return nil, nil
+	}
+	c, err := e.Factors.BeginSignIn(ctx, u)
+	if err != nil {
+		return nil, oauth.Unavailable(err)
+	}
+	state, err := e.Sessions.SealValue(purpose, browser, factors.CeremonyLife, c.State)
+	if err != nil {
+		return nil, oauth.Failed(err)
+	}
+	return &passkey{string(c.Options), state}, nil
+}
+
 func (e *Endpoint) show(w http.ResponseWriter, r *http.Request, status int, i session.Interaction, v view) error {
-	v.Client = i.ClientName
-	v.CSRF = e.Guard.Token(e.Sessions.EnsureBrowser(w, r))
-	page := web.Page{Name: "login", Status: status, Data: v, Locales: i.Locales}
+	browser := e.Sessions.EnsureBrowser(w, r)
+	var err error
+	if v.Passkey, err = e.ceremony(r.Context(), browser, nil); err != nil {
+		return err
+	}
+	v.Client, v.CSRF = i.ClientName, e.Guard.Token(browser)
+	return e.render(w, r, web.Page{Name: "login", Status: status, Data: v, Script: v.Passkey != nil}, i)
+}
+
+func (e *Endpoint) render(w http.ResponseWriter, r *http.Request, page web.Page, i session.Interaction) error {
+	page.Locales = i.Locales
 	if i.Redirect != "" {
 		page.FormAction = web.FormAction(i.Redirect)
 	}
 	return e.Pages.Show(w, r, page)
 }
 
-func (e *Endpoint) submit(w http.ResponseWriter, r *http.Request) error {
+// form reads a form of ours, and the interaction that it belongs to.
+func (e *Endpoint) form(r *http.Request) (web.Form, session.Interaction, error) {
+	var i session.Interaction
 	form, err := web.ParseBody(r)
 	if err != nil {
-		return err
+		return nil, i, err
 	}
 	if err := e.Guard.Check(r, form, e.Sessions.Browser(r)); err != nil {
+		return nil, i, err
+	}
+	if handle := form.Value("i"); handle != "" {
+		i, err = e.open(r, handle)
+	}
+	return form, i, err
+}
+
+func (e *Endpoint) submit(w http.ResponseWriter, r *http.Request) error {
+	form, i, err := e.form(r)
+	if err != nil {
 		return err
 	}
-	var i session.Interaction
 	handle := form.Value("i")
-	if handle != "" {
-		if i, err = e.open(r, handle); err != nil {
-			return err
-		}
+	if answer := form.Value("passkey"); answer != "" {
+		return e.byPasskey(w, r, i, handle, form.Value("state"), answer)
 	}
-	name := strings.TrimSpace(form.Value("username"))
-	u, err := e.Users.Login(r.Context(), name, form.Value("password"), e.Sessions.Device(r, name), web.ClientIP(r))
+	name := form.Value("username")
+	u, second, err := e.SignIn.Password(r, name, form.Value("password"))
 	if err != nil {
-		return e.failed(w, r, i, view{Username: name, Interaction: handle}, u, err)
+		return e.again(w, r, i, view{Username: name, Interaction: handle}, err, e.show)
 	}
-	s, err := e.begin(w, r, u)
-	if err != nil {
-		return err
+	if !second {
+		return e.finish(w, r, i, handle, u, oauth.ACRPassword)
 	}
-	if err := e.Sessions.MarkDevice(w, r, name); err != nil {
-		return oauth.Failed(err)
-	}
-	e.Observer.Login("success")
-	if handle == "" {
-		web.Redirect(w, e.Path+"/oauth/login")
-		return nil
-	}
-	i.LoggedIn = s.ID
+	i.Half = u.Subject
 	if handle, err = e.Sessions.Seal(e.Sessions.Browser(r), i); err != nil {
 		return oauth.Failed(err)
 	}
-	web.Redirect(w, e.Path+"/oauth/"+i.Back()+"?i="+handle)
+	web.Redirect(w, e.Path+"/oauth/factor?i="+handle)
 	return nil
 }
 
-// begin starts the session. Another user's session on this browser ends.
-func (e *Endpoint) begin(w http.ResponseWriter, r *http.Request, u store.User) (store.Session, error) {
-	ctx := r.Context()
-	previous, err := e.Sessions.Current(ctx, r)
-	if err != nil && !errors.Is(err, store.ErrNotFound) {
-		return previous, oauth.Unavailable(fmt.Errorf("look up the session: %w", err))
+func (e *Endpoint) byPasskey(w http.ResponseWriter, r *http.Request, i session.Interaction, handle, sealed, answer string) error {
+	var state []byte
+	if err := e.Sessions.OpenValue(purpose, e.Sessions.Browser(r), sealed, &state); err != nil {
+		return e.again(w, r, i, view{Interaction: handle}, &signin.Refusal{}, e.show)
 	}
-	if previous.ID != "" && previous.Subject != u.Subject {
-		if err := e.Revoker.EndSession(ctx, previous.ID); err != nil {
-			return previous, oauth.Unavailable(fmt.Errorf("end the session before: %w", err))
-		}
-	}
-	event := e.Audit.Stamp(e.event(r, audit.LoginSucceeded, audit.Success, u.Subject, "", ""))
-	s, cookie, err := e.Sessions.Start(ctx, r, previous, u.Subject, session.Password, &event)
+	u, err := e.SignIn.Passkey(r, state, []byte(answer))
 	if err != nil {
-		return s, oauth.Unavailable(fmt.Errorf("start a session: %w", err))
+		return e.again(w, r, i, view{Interaction: handle}, err, e.show)
 	}
-	e.Audit.Line(ctx, event)
-	e.Sessions.Remember(w, cookie)
-	return s, nil
+	return e.finish(w, r, i, handle, u, oauth.ACRPasskey)
 }
 
-// failed shows the page again. It says the same whether the user exists or not.
-func (e *Endpoint) failed(w http.ResponseWriter, r *http.Request, i session.Interaction, v view, u store.User, err error) error {
-	action, result, status := audit.LoginFailed, "failure", http.StatusUnprocessableEntity
-	var throttled *users.ThrottledError
-	switch {
-	case errors.Is(err, users.ErrCredentials):
-		v.Failed = true
-	case errors.As(err, &throttled):
-		action, result, status = audit.LoginThrottled, "throttled", http.StatusTooManyRequests
-		v.Wait = int((throttled.Wait + time.Second - 1) / time.Second)
-	case errors.Is(err, users.ErrBusy):
-		e.Observer.Login("busy")
-		return &oauth.Error{
-			Status: http.StatusServiceUnavailable, Code: oauth.TemporarilyUnavailable, Retry: 2 * time.Second, Err: err,
-		}
-	default:
-		return oauth.Unavailable(fmt.Errorf("look up the user: %w", err))
+func (e *Endpoint) finish(w http.ResponseWriter, r *http.Request, i session.Interaction, handle string, u store.User, acr string) error {
+	target, err := e.SignIn.Finish(w, r, i, handle, u, acr)
+	if err != nil {
+		return err
 	}
-	e.Observer.Login(result)
-	// The name that was typed is not recorded: people type passwords there.
-	if err := e.Audit.Write(r.Context(), e.event(r, action, audit.Failure, u.Subject, "", result)); err != nil {
-		return oauth.Unavailable(err)
+	web.Redirect(w, target)
+	return nil
+}
+
+type shower func(w http.ResponseWriter, r *http.Request, status int, i session.Interaction, v view) error
+
+// again shows a page again after a refusal.
+func (e *Endpoint) again(w http.ResponseWriter, r *http.Request, i session.Interaction, v view, err error, show shower) error {
+	var refusal *signin.Refusal
+	if !errors.As(err, &refusal) {
+		return err
 	}
-	if v.Wait > 0 {
+	if v.Wait = refusal.Seconds(); v.Wait > 0 {
 		w.Header().Set("Retry-After", fmt.Sprint(v.Wait))
+	} else {
+		v.Failed = true
 	}
-	return e.show(w, r, status, i, v)
-}
-
-func (e *Endpoint) event(r *http.Request, action, outcome, subject, sessionID, reason string) store.AuditEvent {
-	actor := audit.Unknown
-	if outcome == audit.Success {
-		actor = audit.User(subject)
-	}
-	return store.AuditEvent{
-		Action: action, Outcome: outcome, Actor: actor, Subject: subject, Session: sessionID,
-		IP: web.ClientAddress(r), Reason: reason,
-	}
+	return show(w, r, refusal.Status(), i, v)
 }

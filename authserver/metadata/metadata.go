@@ -18,7 +18,7 @@ import (
 
 	"github.com/gatehouse/gatehouse/authserver/clients"
 	"github.com/gatehouse/gatehouse/authserver/jose"
-	"github.com/gatehouse/gatehouse/authserver/session"
+	"github.com/gatehouse/gatehouse/authserver/oauth"
 	"github.com/gatehouse/gatehouse/authserver/web"
 )
 
@@ -141,9 +141,9 @@ func (e *Endpoint) Advertise(scopes []string) {
 		IntrospectionMethods: proving,
 		IntrospectionAlgs:    []string{e.Algorithm},
 		Challenges:           []string{"S256"},
-		Claims: []string{"iss", "sub", "aud", "exp", "iat", "auth_time", "nonce", "acr", "sid", "at_hash",
+		Claims: []string{"iss", "sub", "aud", "exp", "iat", "auth_time", "nonce", "acr", "amr", "sid", "at_hash",
 			"name", "preferred_username", "email"},
-		ACRs:         []string{session.Password},
+		ACRs:         []string{oauth.ACRPassword, oauth.ACROTP, oauth.ACRSecondPasskey, oauth.ACRPasskey},
 		Prompts:      []string{"none", "login", "consent", "select_account"},
 		IssParameter: true, RequestParameter: true, RequestAlgorithms: signed,
 		AssertionAlgorithms: signed, RevocationAlgs: signed, IntrospectionAuth: signed, DPoPAlgorithms: signed,

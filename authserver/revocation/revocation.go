@@ -17,16 +17,22 @@ import (
 	"github.com/gatehouse/gatehouse/authserver/tokens"
 )
 
+// Store is the state that a Revoker changes.
+type Store interface {
+	store.Revocations
+	WithdrawConsent(ctx context.Context, subject, clientID string, now time.Time, events ...store.AuditEvent) (grants []string, err error)
+}
+
 // Revoker is safe for concurrent use.
 type Revoker struct {
-	store  store.Revocations
+	store  Store
 	tokens *tokens.Issuer
 	gate   *tokens.Gate
 	now    func() time.Time
 }
 
 // New returns a revoker.
-func New(s store.Revocations, issuer *tokens.Issuer, gate *tokens.Gate, now func() time.Time) *Revoker {
+func New(s Store, issuer *tokens.Issuer, gate *tokens.Gate, now func() time.Time) *Revoker {
 	return &Revoker{s, issuer, gate, now}
 }
 
@@ -56,4 +62,19 @@ func (r *Revoker) Revoke(ctx context.Context, level oauth.Level, id string, even
 func (r *Revoker) EndSession(ctx context.Context, id string, events ...store.AuditEvent) error {
 	_, err := r.Revoke(ctx, oauth.LevelSession, id, events...)
 	return err
+}
+
+// Withdraw takes back what a subject allowed a client: the consent, and every
+// grant that came of it with its tokens.
+func (r *Revoker) Withdraw(ctx context.Context, subject, clientID string, events ...store.AuditEvent) error {
+	grants, err := r.store.WithdrawConsent(ctx, subject, clientID, r.now(), events...)
+	if err != nil {
+		return fmt.Errorf("withdraw a consent: %w", err)
+	}
+	for _, grant := range grants {
+		if _, err := r.Revoke(ctx, oauth.LevelGrant, grant); err != nil {
+			return err
+		}
+	}
+	return nil
 }

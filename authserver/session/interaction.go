@@ -40,6 +40,12 @@ type Interaction struct {
 	Hint string `json:"h,omitempty"`
 	// Session is the session that the consent page is for.
 	Session string `json:"f,omitempty"`
+	// Half is the subject whose password was right, while the second factor is
+	// awaited.
+	Half string `json:"half,omitempty"`
+	// Next is the page of ours to go on with after the sign-in, where it is not
+	// for an application.
+	Next string `json:"next,omitempty"`
 	// LoggedIn is the session in which the user signed in for this very
 	// request; Consented the one in which the user allowed it.
 	LoggedIn  string `json:"l,omitempty"`
@@ -66,6 +72,8 @@ const (
 	// answerLife is how long the answer of a page is worth something: it is
 	// the time of one redirect.
 	answerLife = time.Minute
+	// halfLife is how long the second factor is awaited.
+	halfLife = 10 * time.Minute
 )
 
 var encoding = base64.RawURLEncoding.Strict()
@@ -84,6 +92,9 @@ func (m *Manager) Seal(browser string, i Interaction) (string, error) {
 	life := pageLife
 	if i.Consented != "" || i.Denied || i.LoggedIn != "" && i.Session == "" {
 		life = answerLife
+	}
+	if i.Half != "" {
+		life = halfLife
 	}
 	i.Expires = m.now().Add(life).Unix()
 	plain, err := json.Marshal(i)

@@ -22,9 +22,6 @@ import (
 	"github.com/gatehouse/gatehouse/authserver/store"
 )
 
-// Password is the `acr` of a session that began with a password.
-const Password = "urn:gatehouse:acr:password"
-
 // Manager is safe for concurrent use.
 type Manager struct {
 	store store.Sessions

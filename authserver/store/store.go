@@ -48,6 +48,9 @@ type Store interface {
 	Logouts
 	Consents
 	Audits
+	Factors
+	Tickets
+	Counters
 	// Once records key until expires and reports whether it was new: replay
 	// protection of `jti` and the like. Atomic over replicas.
 	Once(ctx context.Context, key string, expires time.Time) (fresh bool, err error)
@@ -320,10 +323,12 @@ type User struct {
 	Name         string // login name, unique
 	PasswordHash string // empty for declared users: the file has it
 	Email        string
-	DisplayName  string
-	Declared     bool
-	Disabled     bool
-	Created      time.Time
+	// EmailVerified: the user proved to read this address.
+	EmailVerified bool
+	DisplayName   string
+	Declared      bool
+	Disabled      bool
+	Created       time.Time
 }
 
 // Users keeps users.
@@ -333,7 +338,14 @@ type Users interface {
 	UserBySubject(ctx context.Context, subject string) (User, error)
 	Users(ctx context.Context) ([]User, error)
 	UpdateUser(ctx context.Context, u User, events ...AuditEvent) error // ErrNotFound, ErrExists by name
-	// RemoveUser removes the user and the consents it gave; ErrNotFound. Its
+	// UsersByEmail lists those with this address, whatever its case.
+	UsersByEmail(ctx context.Context, email string) ([]User, error)
+	// SetPassword changes nothing but the hash; ErrNotFound.
+	SetPassword(ctx context.Context, subject, hash string, events ...AuditEvent) error
+	// SetEmail changes nothing but the address; ErrNotFound.
+	SetEmail(ctx context.Context, subject, email string, verified bool, events ...AuditEvent) error
+	// RemoveUser removes the user, what it signs in with and the consents it
+	// gave; ErrNotFound. Its
 	// tokens and sessions live on: Revoke is a verb of its own.
 	RemoveUser(ctx context.Context, subject string, events ...AuditEvent) error
 	// SubjectFor returns the persisted subject of name, storing a declared user
@@ -386,6 +398,10 @@ type Consents interface {
 	// ConsentsOf returns what a subject allowed, by client.
 	ConsentsOf(ctx context.Context, subject string) ([]Consent, error)
 	RemoveConsent(ctx context.Context, subject, clientID string, events ...AuditEvent) error // ErrNotFound
+	// WithdrawConsent removes a consent, if there is one, spends the codes that
+	// wait for redemption under it, and returns the grants whose tokens may
+	// still live: revoking them is a verb of its own.
+	WithdrawConsent(ctx context.Context, subject, clientID string, now time.Time, events ...AuditEvent) (grants []string, err error)
 }
 
 // AuditEvent is one line of the audit log. It holds no secret and no token.

@@ -210,6 +210,9 @@ func (i *Issuer) MintID(t ID) (string, error) {
 	b = strconv.AppendInt(append(b, `,"auth_time":`...), t.AuthTime.Unix(), 10)
 	b = appendOptional(b, `,"nonce":`, t.Nonce)
 	b = appendOptional(b, `,"acr":`, t.ACR)
+	if methods := oauth.Methods(t.ACR); methods != nil {
+		b = append(append(append(b, `,"amr":["`...), strings.Join(methods, `","`)...), `"]`...)
+	}
 	b = appendOptional(b, `,"sid":`, t.Session)
 	b = appendString(append(b, `,"at_hash":`...), halfHash(t.AccessToken))
 	token, err := i.keys.Sign(use, typeID, append(b, '}'))

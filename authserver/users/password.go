@@ -120,9 +120,14 @@ func (h *hasher) do(ctx context.Context, f func()) error {
 	return nil
 }
 
+// GoodPassword reports whether a new password has an allowed length.
+func GoodPassword(password string) bool {
+	return len(password) >= minPassword && len(password) <= maxPassword
+}
+
 // hash returns the PHC string of a password.
 func (h *hasher) hash(ctx context.Context, password string) (string, error) {
-	if len(password) < minPassword || len(password) > maxPassword {
+	if !GoodPassword(password) {
 		return "", ErrPassword
 	}
 	p := phc{memory: costMemory, time: costTime, threads: costThreads, salt: make([]byte, saltLength)}

@@ -47,7 +47,7 @@ type Declared struct {
 type Registry struct {
 	store    store.Users
 	now      func() time.Time
-	throttle Throttle
+	throttle *Throttle
 	hasher   *hasher
 	// dummy is verified where there is no user, so that it takes as long.
 	dummy phc
@@ -56,7 +56,7 @@ type Registry struct {
 }
 
 // New returns a registry without declared users.
-func New(s store.Users, throttle Throttle, now func() time.Time) *Registry {
+func New(s store.Users, throttle *Throttle, now func() time.Time) *Registry {
 	r := &Registry{store: s, now: now, throttle: throttle, hasher: newHasher()}
 	r.dummy = phc{memory: costMemory, time: costTime, threads: costThreads,
 		salt: make([]byte, saltLength), key: make([]byte, keyLength)}
@@ -146,9 +146,27 @@ func (r *Registry) Login(ctx context.Context, name, password, device string, ip 
 	if device != "" {
 		account = "device\x00" + device
 	}
-	if wait := r.throttle.Wait(account, ip); wait > 0 {
-		return store.User{}, &ThrottledError{Wait: wait}
+	attempt, err := r.throttle.Begin(ctx, account, ip)
+	if err != nil {
+		return store.User{}, err
 	}
+	u, err := r.check(ctx, name, password)
+	switch {
+	case err == nil:
+		err = attempt.Succeeded(ctx)
+	case errors.Is(err, ErrCredentials):
+		if failed := attempt.Failed(ctx); failed != nil {
+			err = failed
+		}
+	default:
+		// The attempt ends by itself if this cannot be stored.
+		_ = attempt.Abandon(context.WithoutCancel(ctx))
+	}
+	return u, err
+}
+
+// check is Login without its limits.
+func (r *Registry) check(ctx context.Context, name, password string) (store.User, error) {
 	u, hash, err := r.find(ctx, name)
 	known := err == nil && !u.Disabled
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
@@ -163,10 +181,8 @@ func (r *Registry) Login(ctx context.Context, name, password, device string, ip 
 		return store.User{}, err
 	}
 	if !right || !known {
-		r.throttle.Failed(account, ip)
 		return u, ErrCredentials
 	}
-	r.throttle.Succeeded(account, ip)
 	if u.Subject == "" { // the first login ever of a declared user
 		if u.Subject, err = r.store.SubjectFor(ctx, u.Name, newSubject()); err != nil {
 			return store.User{}, err
@@ -184,9 +200,55 @@ func (r *Registry) rehash(ctx context.Context, u store.User, password string) er
 	if err != nil {
 		return err
 	}
-	u.PasswordHash = hash
-	return r.store.UpdateUser(ctx, u)
+	return r.store.SetPassword(ctx, u.Subject, hash)
 }
+
+// ErrDeclared says that the configuration has this user: what it says changes
+// there.
+var ErrDeclared = errors.New("the user is declared in the configuration")
+
+// ChangePassword gives a stored user a new password: ErrDeclared, ErrPassword,
+// ErrBusy, store.ErrNotFound. Ending what the old one gave is the caller's.
+func (r *Registry) ChangePassword(ctx context.Context, u store.User, password string, events ...store.AuditEvent) error {
+	if u.Declared {
+		return ErrDeclared
+	}
+	hash, err := r.hasher.hash(ctx, password)
+	if err != nil {
+		return err
+	}
+	return r.store.SetPassword(ctx, u.Subject, hash, events...)
+}
+
+// ChangeEmail gives a stored user an address that it proved to read;
+// ErrDeclared, store.ErrNotFound.
+func (r *Registry) ChangeEmail(ctx context.Context, u store.User, email string, events ...store.AuditEvent) error {
+	if u.Declared {
+		return ErrDeclared
+	}
+	return r.store.SetEmail(ctx, u.Subject, email, true, events...)
+}
+
+// ByNameOrEmail returns the stored, enabled users whose password may be reset
+// by who reads their address: the one of this name, or those whose verified
+// address this is.
+func (r *Registry) ByNameOrEmail(ctx context.Context, text string) ([]store.User, error) {
+	list, err := r.store.UsersByEmail(ctx, text)
+	if err != nil {
+		return nil, err
+	}
+	if u, err := r.store.UserByName(ctx, text); err == nil {
+		if !slices.ContainsFunc(list, func(other store.User) bool { return other.Subject == u.Subject }) {
+			list = append(list, u)
+		}
+	} else if !errors.Is(err, store.ErrNotFound) {
+		return nil, err
+	}
+	return slices.DeleteFunc(list, func(u store.User) bool { return u.Declared || u.Disabled || !u.EmailVerified }), nil
+}
+
+// Throttle is the one that sign-ins go through.
+func (r *Registry) Throttle() *Throttle { return r.throttle }
 
 // find returns a user by name and the hash that counts. Every name costs the
 // same look-ups. A declared user that never signed in has no subject yet.
@@ -209,6 +271,7 @@ func (r *Registry) find(ctx context.Context, name string) (store.User, string, e
 
 func declaredUser(row store.User, d Declared) store.User {
 	row.Name, row.Email, row.DisplayName, row.Declared = d.Name, d.Email, d.DisplayName, true
+	row.EmailVerified = d.Email != "" // the operator vouches for it
 	row.PasswordHash = ""
 	return row
 }

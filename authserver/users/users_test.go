@@ -30,7 +30,7 @@ func newRegistry(t *testing.T) (*Registry, store.Store) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Close() })
-	return New(s, NewMemoryThrottle(time.Now), time.Now), s
+	return New(s, NewThrottle(s, []byte("key"), time.Now), time.Now), s
 }
 
 var ip = netip.MustParseAddr("192.0.2.1")
@@ -128,58 +128,118 @@ func TestHashingIsBounded(t *testing.T) {
 	}
 }
 
-func TestThrottle(t *testing.T) {
+func TestThrottleIsSharedDelaysAndForgets(t *testing.T) {
+	dsn := "sqlite:" + filepath.Join(t.TempDir(), "state.db")
 	now := time.Unix(1e9, 0)
-	th := NewMemoryThrottle(func() time.Time { return now })
-	other := netip.MustParseAddr("198.51.100.1")
-	for i := range freeFailures {
-		if w := th.Wait("alice", ip); w != 0 {
-			t.Fatalf("failure %d waits %v", i, w)
+	var replicas []*Throttle
+	for range 2 {
+		s, err := sqlstore.Open(t.Context(), dsn, sqlstore.Options{})
+		if err != nil {
+			t.Fatal(err)
 		}
-		th.Failed("alice", ip)
+		t.Cleanup(func() { s.Close() })
+		replicas = append(replicas, NewThrottle(s, []byte("key"), func() time.Time { return now }))
+	}
+	n := 0
+	begin := func(account string, ip netip.Addr) (*Attempt, time.Duration) {
+		t.Helper()
+		n++
+		a, err := replicas[n%2].Begin(t.Context(), account, ip)
+		var throttled *ThrottledError
+		if errors.As(err, &throttled) {
+			return nil, throttled.Wait
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a, 0
+	}
+	end := func(f func(context.Context) error) {
+		t.Helper()
+		if err := f(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fail := func(account string, ip netip.Addr) {
+		t.Helper()
+		a, wait := begin(account, ip)
+		if a == nil {
+			t.Fatalf("%s from %v waits %v", account, ip, wait)
+		}
+		end(a.Failed)
+	}
+	wait := func(account string, ip netip.Addr) time.Duration {
+		t.Helper()
+		a, wait := begin(account, ip)
+		if a != nil {
+			end(a.Abandon)
+		}
+		return wait
+	}
+	address := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}) }
+
+	for i := range freeFailures {
+		fail("alice", address(i))
 	}
 	for i, want := range []time.Duration{1, 2, 4, 8, 16, 30, 30} {
-		if w := th.Wait("alice", other); w != want*time.Second {
+		if w := wait("alice", address(100)); w != want*time.Second {
 			t.Errorf("after %d further failures: %v, want %v", i, w, want*time.Second)
 		}
-		th.Failed("alice", ip)
-		now = now.Add(0)
+		now = now.Add(want * time.Second)
+		a, _ := begin("alice", address(i))
+		if w := wait("alice", address(100)); w == 0 {
+			t.Error("two guesses at once after a delay")
+		}
+		end(a.Failed)
 	}
-	if th.Wait("bob", other) != 0 {
+	if wait("bob", address(100)) != 0 {
 		t.Error("another account waits")
 	}
-	th.Succeeded("alice", ip)
-	if th.Wait("alice", other) != 0 {
+	now = now.Add(maxAccountWait)
+	a, _ := begin("alice", address(0))
+	end(a.Succeeded)
+	if wait("alice", address(100)) != 0 {
 		t.Error("a success did not reset")
 	}
-	for i := range 2 * ipBurst {
-		th.Failed(fmt.Sprint(i), other)
+	var open []*Attempt
+	for range maxOpen {
+		a, _ := begin("carol", address(101))
+		open = append(open, a)
 	}
-	if th.Wait("fresh", other) == 0 {
+	if wait("carol", address(102)) == 0 {
+		t.Error("any number of guesses at once")
+	}
+	end(open[0].Abandon)
+	if wait("carol", address(102)) != 0 {
+		t.Error("an abandoned attempt counts")
+	}
+	now = now.Add(2 * openLife)
+	if wait("carol", address(102)) != 0 {
+		t.Error("attempts that never ended count for ever")
+	}
+	other := netip.MustParseAddr("198.51.100.1")
+	for i := range ipBurst {
+		fail(fmt.Sprint("one", i), other)
+	}
+	if wait("fresh", other) == 0 {
 		t.Error("an address over many accounts does not wait")
 	}
 	six := netip.MustParseAddr("2001:db8::1")
-	for i := range 2 * ipBurst {
-		th.Failed(fmt.Sprint(i), six)
+	for i := range ipBurst {
+		fail(fmt.Sprint("six", i), six)
 	}
-	if th.Wait("fresh", netip.MustParseAddr("2001:db8::ffff")) == 0 || th.Wait("fresh", netip.MustParseAddr("2001:db8:0:1::1")) != 0 {
+	if wait("fresh", netip.MustParseAddr("2001:db8::ffff")) == 0 || wait("fresh", netip.MustParseAddr("2001:db8:0:1::1")) != 0 {
 		t.Error("IPv6 is not counted by /64")
 	}
-	for i := range 2 * globalBurst {
-		th.Failed(fmt.Sprint(i), netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}))
-	}
-	if th.Wait("fresh", netip.MustParseAddr("203.0.113.1")) == 0 {
-		t.Error("all addresses together are not bounded")
+	for i := 0; wait("fresh", address(5000)) == 0; i++ {
+		if i > 2*globalBurst {
+			t.Fatal("all addresses together are not bounded")
+		}
+		fail(fmt.Sprint("all", i), address(1000+i))
 	}
 	now = now.Add(time.Hour)
-	if th.Wait("fresh", other) != 0 {
+	if wait("fresh", other) != 0 {
 		t.Error("still waiting an hour later")
-	}
-	for i := range maxTracked + 10 {
-		th.Failed(fmt.Sprint(i), netip.AddrFrom4([4]byte{11, byte(i >> 16), byte(i >> 8), byte(i)}))
-	}
-	if len(th.accounts) > maxTracked || len(th.ips) > maxTracked {
-		t.Error("the tables grow without bound")
 	}
 }
 

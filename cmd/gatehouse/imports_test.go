@@ -60,8 +60,11 @@ var mayImport = []struct {
 	{"authserver/tokens", []string{"authserver/oauth", "authserver/store"}},
 	{"authserver/sender", []string{"authserver/dpop", "authserver/jose", "authserver/oauth", "authserver/tokens", "authserver/web"}},
 	{"authserver/revocation", []string{"authserver/oauth", "authserver/store", "authserver/tokens"}},
+	{"authserver/factors", []string{"authserver/store"}},
+	{"authserver/signin", []string{"authserver/oauth", "authserver/store", "authserver/audit", "authserver/factors", "authserver/session", "authserver/users", "authserver/web"}},
 	{"authserver/backchannel", domains}, // no endpoint, but above the domains as they are
 	// Endpoints. None imports another.
+	{"authserver/account", domains},
 	{"authserver/admin", domains},
 	{"authserver/authorize", domains},
 	{"authserver/consent", domains},
@@ -79,6 +82,7 @@ var mayImport = []struct {
 }
 
 var domains = []string{
+	"authserver/factors", "authserver/signin",
 	"authserver/oauth", "authserver/store", "authserver/audit", "authserver/clients", "authserver/dpop", "authserver/fetch",
 	"authserver/jose", "authserver/revocation",
 	"authserver/scopes", "authserver/sender", "authserver/session", "authserver/tokens", "authserver/users", "authserver/web",

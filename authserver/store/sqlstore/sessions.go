@@ -138,6 +138,36 @@ func (s *Store) ConsentsOf(ctx context.Context, subject string) (given []store.C
 	return given, nil
 }
 
+// WithdrawConsent implements store.Consents. Codes are spent before grants are
+// read, so that none is redeemed in between.
+func (s *Store) WithdrawConsent(ctx context.Context, subject, clientID string, now time.Time, events ...store.AuditEvent) (grants []string, err error) {
+	err = s.transaction(ctx, "withdraw consent", func(ctx context.Context, c conn) error {
+		grants = nil
+		if _, err := c.exec(ctx, `DELETE FROM consents WHERE subject = ?1 AND client_id = ?2`, subject, clientID); err != nil {
+			return err
+		}
+		if _, err := c.exec(ctx, `UPDATE codes SET used = ?3 WHERE subject = ?1 AND client_id = ?2 AND used = 0`,
+			subject, clientID, micros(now)); err != nil {
+			return err
+		}
+		if err := appendAudit(ctx, c, events); err != nil {
+			return err
+		}
+		return c.rows(ctx, func(row scanner) error {
+			var grant string
+			err := row.Scan(&grant)
+			grants = append(grants, grant)
+			return err
+		}, `SELECT grant_id FROM codes WHERE subject = ?1 AND client_id = ?2 AND keep_until > ?3
+			UNION SELECT grant_id FROM families WHERE subject = ?1 AND client_id = ?2 AND revoked = 0 ORDER BY grant_id`,
+			subject, clientID, micros(now))
+	})
+	if err != nil {
+		return nil, err
+	}
+	return grants, nil
+}
+
 // RemoveConsent implements store.Consents.
 func (s *Store) RemoveConsent(ctx context.Context, subject, clientID string, events ...store.AuditEvent) error {
 	return s.audited(ctx, "remove consent", events, func(ctx context.Context, c conn) error {

@@ -56,6 +56,10 @@ func (s *Store) Sweep(ctx context.Context, now time.Time) error {
 			(SELECT hash FROM pushed WHERE expires < ?1 ORDER BY expires LIMIT ?2)`, micros(now)},
 		{`DELETE FROM tallies WHERE name IN
 			(SELECT name FROM tallies WHERE expires < ?1 ORDER BY expires LIMIT ?2)`, micros(now.Add(-leeway))},
+		{`DELETE FROM tickets WHERE hash IN
+			(SELECT hash FROM tickets WHERE expires < ?1 ORDER BY expires LIMIT ?2)`, micros(now)},
+		{`DELETE FROM counters WHERE name IN
+			(SELECT name FROM counters WHERE expires < ?1 ORDER BY expires LIMIT 5 * ?2)`, micros(now)},
 		{`DELETE FROM once WHERE name IN
 			(SELECT name FROM once WHERE expires < ?1 ORDER BY expires LIMIT ?2)`, micros(now.Add(-leeway))},
 	}

@@ -2,21 +2,25 @@ package sqlstore
 
 import (
 	"context"
+	"strings"
 
 	"github.com/gatehouse/gatehouse/authserver/store"
 )
 
-const userColumns = `subject, name, password_hash, email, display_name, declared, disabled, created`
+const userColumns = `subject, name, password_hash, email, display_name, declared, disabled, created, email_verified`
 
 func userFields(u *store.User) []any {
 	return []any{&u.Subject, &u.Name, &u.PasswordHash, &u.Email, &u.DisplayName,
-		boolColumn{&u.Declared}, boolColumn{&u.Disabled}, timeColumn{&u.Created}}
+		boolColumn{&u.Declared}, boolColumn{&u.Disabled}, timeColumn{&u.Created}, boolColumn{&u.EmailVerified}}
 }
 
 func userValues(u store.User) []any {
 	return []any{u.Subject, u.Name, u.PasswordHash, u.Email, u.DisplayName,
-		number(u.Declared), number(u.Disabled), micros(u.Created)}
+		number(u.Declared), number(u.Disabled), micros(u.Created), number(u.EmailVerified), emailKey(u.Email)}
 }
+
+// emailKey is an address as it is looked for.
+func emailKey(email string) string { return strings.ToLower(email) }
 
 // AddUser implements store.Users.
 func (s *Store) AddUser(ctx context.Context, u store.User, events ...store.AuditEvent) error {
@@ -33,8 +37,8 @@ func insertUser(ctx context.Context, c conn, u store.User) error {
 	if _, err := c.exec(ctx, `INSERT INTO subjects (subject) VALUES (?1)`, u.Subject); err != nil {
 		return err
 	}
-	_, err := c.exec(ctx, `INSERT INTO users (`+userColumns+`) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)`,
-		userValues(u)...)
+	_, err := c.exec(ctx, `INSERT INTO users (`+userColumns+`, email_key)
+		VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)`, userValues(u)...)
 	return err
 }
 
@@ -59,7 +63,31 @@ func (s *Store) user(ctx context.Context, where, arg string) (u store.User, err 
 }
 
 // Users implements store.Users.
-func (s *Store) Users(ctx context.Context) (users []store.User, err error) {
+func (s *Store) Users(ctx context.Context) ([]store.User, error) {
+	return s.users(ctx, `ORDER BY name`)
+}
+
+// UsersByEmail implements store.Users.
+func (s *Store) UsersByEmail(ctx context.Context, email string) ([]store.User, error) {
+	return s.users(ctx, `WHERE email_key = ?1 ORDER BY name`, emailKey(email))
+}
+
+// SetPassword implements store.Users.
+func (s *Store) SetPassword(ctx context.Context, subject, hash string, events ...store.AuditEvent) error {
+	return s.audited(ctx, "set password", events, func(ctx context.Context, c conn) error {
+		return found(c.exec(ctx, `UPDATE users SET password_hash = ?2 WHERE subject = ?1`, subject, hash))
+	})
+}
+
+// SetEmail implements store.Users.
+func (s *Store) SetEmail(ctx context.Context, subject, email string, verified bool, events ...store.AuditEvent) error {
+	return s.audited(ctx, "set email", events, func(ctx context.Context, c conn) error {
+		return found(c.exec(ctx, `UPDATE users SET email = ?2, email_key = ?3, email_verified = ?4 WHERE subject = ?1`,
+			subject, email, emailKey(email), number(verified)))
+	})
+}
+
+func (s *Store) users(ctx context.Context, where string, args ...any) (users []store.User, err error) {
 	err = s.read(ctx, "users", func(ctx context.Context, c conn) error {
 		return c.rows(ctx, func(row scanner) error {
 			var u store.User
@@ -68,7 +96,7 @@ func (s *Store) Users(ctx context.Context) (users []store.User, err error) {
 			}
 			users = append(users, u)
 			return nil
-		}, `SELECT `+userColumns+` FROM users ORDER BY name`)
+		}, `SELECT `+userColumns+` FROM users `+where, args...)
 	})
 	if err != nil {
 		return nil, err
@@ -80,7 +108,7 @@ func (s *Store) Users(ctx context.Context) (users []store.User, err error) {
 func (s *Store) UpdateUser(ctx context.Context, u store.User, events ...store.AuditEvent) error {
 	return s.audited(ctx, "update user", events, func(ctx context.Context, c conn) error {
 		return found(c.exec(ctx, `UPDATE users SET name = ?2, password_hash = ?3, email = ?4, display_name = ?5,
-			declared = ?6, disabled = ?7, created = ?8 WHERE subject = ?1`, userValues(u)...))
+			declared = ?6, disabled = ?7, created = ?8, email_verified = ?9, email_key = ?10 WHERE subject = ?1`, userValues(u)...))
 	})
 }
 
@@ -89,6 +117,9 @@ func (s *Store) UpdateUser(ctx context.Context, u store.User, events ...store.Au
 func (s *Store) RemoveUser(ctx context.Context, subject string, events ...store.AuditEvent) error {
 	return s.transaction(ctx, "remove user", func(ctx context.Context, c conn) error {
 		if _, err := c.exec(ctx, `DELETE FROM consents WHERE subject = ?1`, subject); err != nil {
+			return err
+		}
+		if err := removeFactors(ctx, c, subject); err != nil {
 			return err
 		}
 		if err := found(c.exec(ctx, `DELETE FROM users WHERE subject = ?1`, subject)); err != nil {
@@ -110,7 +141,7 @@ func (s *Store) SubjectFor(ctx context.Context, name, candidate string) (subject
 	}
 	err = s.transaction(ctx, "subject", func(ctx context.Context, c conn) error {
 		inserted, err := c.exec(ctx, `INSERT INTO users (`+userColumns+`)
-			VALUES (?1, ?2, '', '', '', 1, 0, 0) ON CONFLICT (name) DO NOTHING`, candidate, name)
+			VALUES (?1, ?2, '', '', '', 1, 0, 0, 0) ON CONFLICT (name) DO NOTHING`, candidate, name)
 		if err != nil {
 			return err
 		}

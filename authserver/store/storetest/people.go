@@ -35,7 +35,7 @@ var people = []promise{
 	}},
 	{"UsersAreKept", func(t *testing.T, stores []store.Store) {
 		ctx := t.Context()
-		u := store.User{Subject: "usr_1", Name: "alice", PasswordHash: "$argon2id$…", Email: "a@example.com", DisplayName: "Alice",
+		u := store.User{Subject: "usr_1", Name: "alice", PasswordHash: "$argon2id$…", Email: "a@example.com", EmailVerified: true, DisplayName: "Alice",
 			Declared: true, Disabled: true, Created: now}
 		must(t, stores[0].AddUser(ctx, u))
 		wantError(t, "name taken", stores[1].AddUser(ctx, store.User{Subject: "usr_2", Name: "alice"}), store.ErrExists)
