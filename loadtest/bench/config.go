@@ -13,6 +13,7 @@ type place struct {
 	Dir                                              string
 	Origin, Redis, Issuer                            int // ports
 	Nginx, Haproxy, HaproxyPlain, Gatehouse, Control int // ports
+	NginxTLS, GatehouseTLS                           int // ports
 	Workers                                          int // processors that a proxy may use
 	Admin, KEK                                       string
 }
@@ -67,6 +68,10 @@ http {
     }
     server {
         listen 127.0.0.1:{{.Nginx}};
+        listen 127.0.0.1:{{.NginxTLS}} ssl http2;
+        ssl_certificate {{.Dir}}/tls.crt;
+        ssl_certificate_key {{.Dir}}/tls.key;
+        ssl_protocols TLSv1.3;
         server_name {{.Host}};
         location / {
             proxy_pass http://origin;
@@ -128,6 +133,8 @@ backend origin
 // so that its revocations are consulted as in production.
 const gatehouseConf = `listeners:
   - address: 127.0.0.1:{{.Gatehouse}}
+  - address: 127.0.0.1:{{.GatehouseTLS}}
+    tls: {cert: tls.crt, key: tls.key, min_version: "1.3"}
 admin: {address: "127.0.0.1:{{.Control}}", token: "{{.Admin}}"}
 store: sqlite:{{.Dir}}/gatehouse.db
 redis: redis://127.0.0.1:{{.Redis}}/0

@@ -51,3 +51,11 @@ func (l *latencies) percentile(p float64) time.Duration {
 	}
 	return 0
 }
+
+// join takes in what o counted.
+func (l *latencies) join(o *latencies) {
+	l.count += o.count
+	for i, n := range o.buckets {
+		l.buckets[i] += n
+	}
+}

@@ -56,7 +56,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	f.DurationVar(&o.duration, "duration", 2500*time.Millisecond, "of the measured part of each proxy in a round")
 	f.IntVar(&o.connections, "connections", 64, "keep-alive connections of the clients")
 	f.IntVar(&o.clients, "clients", 1000, "clients, each with a token")
-	f.StringVar(&o.only, "only", "", "comma list of proxies: nginx, plain, enforced, fresh, haproxy, haproxy-plain")
+	f.StringVar(&o.only, "only", "", "comma list of proxies: nginx, plain, enforced, fresh, haproxy, nginx-tls, tls, nginx-h2, h2, haproxy-plain")
 	f.StringVar(&o.binary, "gatehouse", "", "binary to measure instead of building it")
 	f.StringVar(&o.perf, "perf", "", "record one more round of each proxy with perf into `file`.<proxy>")
 	f.BoolVar(&o.free, "free", false, "pin nothing: all cores for everybody")
@@ -129,7 +129,7 @@ func (r *rig) measure(ctx context.Context, o options, chosen []subject, stderr i
 	rows := make([]row, len(chosen))
 	order := make([]int, len(chosen))
 	for i, s := range chosen {
-		fields, err := r.probe(ctx, s)
+		fields, err := r.probe(ctx, o, s)
 		if err != nil {
 			return nil, err
 		}
@@ -170,7 +170,7 @@ func (r *rig) extras(ctx context.Context, o options, rows []row) error {
 			remark("%.2f allocations per request of the whole process and %.4f Redis scripts, over %d requests", objects, scripts, requests)
 		}
 		switch {
-		case o.smoke || row.freshEvery > 0:
+		case o.smoke || row.freshEvery > 0 || row.version > 0:
 		case missing != nil:
 			remark("system calls per request not measured (no strace)")
 		default:

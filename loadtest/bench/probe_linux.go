@@ -14,7 +14,10 @@ import (
 // claims: a good request passes and is forwarded as it should be, and on a
 // protected route what must not pass is refused. It returns how many header
 // fields the origin saw.
-func (r *rig) probe(ctx context.Context, s subject) (fields int, err error) {
+func (r *rig) probe(ctx context.Context, o options, s subject) (fields int, err error) {
+	if s.version > 0 {
+		return r.probeTLS(ctx, o, s)
+	}
 	good, err := r.issuer.requests(s.path, 1, 1, time.Now())
 	if err != nil {
 		return 0, err
@@ -40,6 +43,25 @@ func (r *rig) probe(ctx context.Context, s subject) (fields int, err error) {
 		return 0, fmt.Errorf("probing %s: the origin is not told X-Auth-Client, or gets the token", s.title)
 	}
 	return len(names), r.probeRefusals(ctx, s)
+}
+
+// probeTLS proves that an encrypted row speaks its version of HTTP. That what
+// must not pass is refused was proven on the same route without TLS.
+func (r *rig) probeTLS(ctx context.Context, o options, s subject) (fields int, err error) {
+	o.connections = 1
+	c, err := r.callers(o, s)
+	if err != nil {
+		return 0, err
+	}
+	defer c.close()
+	t, err := r.driveTLS(ctx, c, s, load{connections: 1, warm: 50 * time.Millisecond, measure: 50 * time.Millisecond, mark: func() error { return nil }})
+	if err == nil && t.answered == 0 {
+		err = t.sample
+	}
+	if err != nil {
+		return 0, fmt.Errorf("probing %s: %w", s.title, err)
+	}
+	return len(fieldNames(r.wire.head)), nil
 }
 
 func (r *rig) probeRefusals(ctx context.Context, s subject) error {

@@ -71,6 +71,15 @@ func threadTime() (time.Duration, error) {
 	return time.Duration(t.Nano()), nil
 }
 
+// ownTime is the processor time of this process.
+func ownTime() (time.Duration, error) {
+	var t unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_PROCESS_CPUTIME_ID, &t); err != nil {
+		return 0, fmt.Errorf("reading the process's clock: %w", err)
+	}
+	return time.Duration(t.Nano()), nil
+}
+
 // stolen is the time that the host has withheld from a core of this virtual
 // machine, or from all of them (core < 0). The processor clocks leave it out.
 func stolen(core int) (time.Duration, error) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -26,6 +27,7 @@ type rig struct {
 
 	jwks      *http.Server
 	jwksEnded chan struct{}
+	roots     *x509.CertPool
 	standing  map[string][][]byte // the clients' requests by path, signed once
 	fastest   float64             // requests/s, to sign enough fresh tokens
 }
@@ -76,12 +78,13 @@ func (r *rig) prepare() (err error) {
 	if err := r.serveKeys(); err != nil {
 		return err
 	}
-	ports, err := freePorts(6)
+	ports, err := freePorts(8)
 	if err != nil {
 		return err
 	}
 	p := &r.place
 	p.Nginx, p.Haproxy, p.HaproxyPlain, p.Gatehouse, p.Control, p.Redis = ports[0], ports[1], ports[2], ports[3], ports[4], ports[5]
+	p.NginxTLS, p.GatehouseTLS = ports[6], ports[7]
 	p.Origin = r.wire.port
 	p.Workers = 1
 	if !r.cores.pinned {
@@ -103,7 +106,12 @@ func (r *rig) prepare() (err error) {
 			return err
 		}
 	}
-	return r.write("issuer.pem", key)
+	cert, private, roots, err := certificate()
+	if err != nil {
+		return err
+	}
+	r.roots = roots
+	return errors.Join(r.write("issuer.pem", key), r.write("tls.crt", cert), r.write("tls.key", private))
 }
 
 func (r *rig) write(name string, content []byte) error {

@@ -12,7 +12,7 @@ import (
 // round measures one subject once.
 func (r *rig) round(ctx context.Context, o options, s subject) (measure, error) {
 	var m measure
-	requests, err := r.supply(o, s)
+	drive, err := r.driven(o, s)
 	if err != nil {
 		return m, err
 	}
@@ -26,11 +26,14 @@ func (r *rig) round(ctx context.Context, o options, s subject) (measure, error) 
 	}
 	var proxy, own, withheld [2]time.Duration
 	marks := 0
-	t, err := r.wire.drive(ctx, load{
-		port: s.port(r.place), connections: o.connections, requests: requests,
+	clock := threadTime
+	if s.version > 0 {
+		clock = ownTime
+	}
+	t, err := drive(ctx, load{
 		warm: o.warm(), measure: o.duration,
 		mark: func() (err error) {
-			if own[marks], err = threadTime(); err != nil {
+			if own[marks], err = clock(); err != nil {
 				return err
 			}
 			if withheld[marks], err = stolen(core); err != nil {
@@ -60,6 +63,29 @@ func (r *rig) round(ctx context.Context, o options, s subject) (measure, error) 
 	r.fastest = max(r.fastest, m.rate)
 	m.memory, err = memory(pids)
 	return m, err
+}
+
+// driven returns how a subject is driven; what a run needs is made before.
+func (r *rig) driven(o options, s subject) (func(context.Context, load) (tally, error), error) {
+	if s.version > 0 {
+		c, err := r.callers(o, s)
+		if err != nil {
+			return nil, err
+		}
+		return func(ctx context.Context, l load) (tally, error) {
+			defer c.close()
+			l.connections = o.connections
+			return r.driveTLS(ctx, c, s, l)
+		}, nil
+	}
+	requests, err := r.supply(o, s)
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context, l load) (tally, error) {
+		l.port, l.connections, l.requests = s.port(r.place), o.connections, requests
+		return r.wire.drive(ctx, l)
+	}, nil
 }
 
 // supply gives the requests of a run: the standing ones, one token for each

@@ -14,9 +14,12 @@ type subject struct {
 	path        string
 	freshEvery  int  // every n-th request carries a token never seen before
 	protected   bool // must refuse what is not allowed
+	version     int  // of HTTP, over TLS; 0: HTTP/1.1 without TLS
+	base        string
 }
 
-// yardstick is the subject that the others are divided by.
+// yardstick is the subject that the others are divided by, but for those that
+// name another base.
 const yardstick = "nginx"
 
 func subjects() []subject {
@@ -31,6 +34,14 @@ func subjects() []subject {
 			protected: true, freshEvery: 20},
 		{name: "haproxy", title: "haproxy, JWT, scope and limit", server: "haproxy", path: guard,
 			port: func(p place) int { return p.Haproxy }, protected: true},
+		{name: "nginx-tls", title: "nginx, TLS, HTTP/1.1", server: "nginx", path: plain, version: 1, base: "nginx-tls",
+			port: func(p place) int { return p.NginxTLS }},
+		{name: "tls", title: "gatehouse, TLS, HTTP/1.1, enforced", server: "gatehouse", path: guard, version: 1, base: "nginx-tls",
+			port: func(p place) int { return p.GatehouseTLS }},
+		{name: "nginx-h2", title: "nginx, TLS, HTTP/2", server: "nginx", path: plain, version: 2, base: "nginx-h2",
+			port: func(p place) int { return p.NginxTLS }},
+		{name: "h2", title: "gatehouse, TLS, HTTP/2, enforced", server: "gatehouse", path: guard, version: 2, base: "nginx-h2",
+			port: func(p place) int { return p.GatehouseTLS }},
 		{name: "haproxy-plain", title: "haproxy, plain", server: "haproxy", path: plain,
 			port: func(p place) int { return p.HaproxyPlain }},
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
@@ -74,18 +75,16 @@ func (r row) ratios(base row) []float64 {
 
 // table renders the rows in Markdown, for the terminal and the README.
 func table(rows []row) string {
-	var base row
+	bases := map[string]row{}
 	for _, r := range rows {
-		if r.name == yardstick {
-			base = r
-		}
+		bases[r.name] = r
 	}
 	var b strings.Builder
-	b.WriteString("| proxy | processor µs/request | ÷ nginx: median (min–max) | requests/s | p50 | p99 | memory | core busy | core stolen | errors |\n")
+	b.WriteString("| proxy | processor µs/request | ÷ nginx alike: median (min–max) | requests/s | p50 | p99 | memory | core busy | core stolen | errors |\n")
 	b.WriteString("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n")
 	for _, r := range rows {
 		ratio := "not measured"
-		if all := r.ratios(base); len(all) > 0 {
+		if all := r.ratios(bases[cmp.Or(r.base, yardstick)]); len(all) > 0 {
 			ratio = fmt.Sprintf("%.2f (%.2f–%.2f)", median(all), slices.Min(all), slices.Max(all))
 		}
 		errors, _ := r.errors()

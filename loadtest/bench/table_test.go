@@ -106,7 +106,7 @@ func TestSelected(t *testing.T) {
 			t.Errorf("%q: got %q, want %q", only, got, want)
 		}
 	}
-	f("", "nginx plain enforced fresh haproxy: nginx gatehouse haproxy")
+	f("", "nginx plain enforced fresh haproxy nginx-tls tls nginx-h2 h2: nginx gatehouse haproxy")
 	f("haproxy-plain,nginx", "haproxy-plain nginx: haproxy nginx")
 	f("ngnix", `unknown proxy "ngnix" (there are: nginx,`)
 	f("nginx,nginx", "twice")
