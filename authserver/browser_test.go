@@ -16,11 +16,26 @@ import (
 	"github.com/gatehouse/gatehouse/loadtest/servers"
 )
 
+// chromium starts a browser that ends with the test, or skips it.
+func chromium(t *testing.T) context.Context {
+	t.Helper()
+	binary := servers.Need(t, "chromium", "chromium")
+	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(binary), chromedp.NoSandbox,
+		chromedp.Flag("accept-lang", "en"))
+	ctx, cancel := chromedp.NewExecAllocator(t.Context(), options...)
+	t.Cleanup(cancel)
+	ctx, cancel = chromedp.NewContext(ctx)
+	t.Cleanup(cancel)
+	ctx, cancel = context.WithTimeout(ctx, 3*time.Minute)
+	t.Cleanup(cancel)
+	return ctx
+}
+
 // TestBrowserSignsInWithTheKeyboardAndComesBack covers what only a browser
 // knows: that the Content-Security-Policy lets the forms lead to the client,
 // that our cookies come back and our forms are taken for our own.
 func TestBrowserSignsInWithTheKeyboardAndComesBack(t *testing.T) {
-	binary := servers.Need(t, "chromium", "chromium")
+	ctx := chromium(t)
 	e := start(t)
 	answers := make(chan url.Values, 1)
 	client := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -32,14 +47,6 @@ func TestBrowserSignsInWithTheKeyboardAndComesBack(t *testing.T) {
 	}))
 	defer client.Close()
 	redirect := strings.Replace(client.URL, "localhost", "127.0.0.1", 1) + "/cb"
-
-	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(binary), chromedp.NoSandbox)
-	ctx, cancel := chromedp.NewExecAllocator(t.Context(), options...)
-	defer cancel()
-	ctx, cancel = chromedp.NewContext(ctx)
-	defer cancel()
-	ctx, cancel = context.WithTimeout(ctx, 60*time.Second)
-	defer cancel()
 
 	err := chromedp.Do(ctx,
 		chromedp.Navigate(e.url+authorizeURL(request("client_id", "native", "redirect_uri", redirect))),
