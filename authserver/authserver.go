@@ -38,6 +38,7 @@ import (
 	"github.com/gatehouse/gatehouse/authserver/logout"
 	"github.com/gatehouse/gatehouse/authserver/metadata"
 	"github.com/gatehouse/gatehouse/authserver/oauth"
+	"github.com/gatehouse/gatehouse/authserver/register"
 	"github.com/gatehouse/gatehouse/authserver/revocation"
 	"github.com/gatehouse/gatehouse/authserver/revoke"
 	"github.com/gatehouse/gatehouse/authserver/scopes"
@@ -80,6 +81,7 @@ type Server struct {
 	pages    *web.Pages
 	audit    *audit.Log
 	logouts  *backchannel.Notifier
+	register *register.Endpoint
 	health   health
 	handler  http.Handler
 	admin    http.Handler
@@ -182,6 +184,10 @@ func (s *Server) mount(place metadata.Places, pages *web.Pages, sessions *sessio
 		Issuer: c.Issuer, Path: base, Clients: s.clients, Users: s.users, Scopes: s.scopes, Sessions: sessions,
 		Pages: pages, Guard: guard, Store: c.Store, Audit: s.audit, Now: c.Now, Key: c.Keys.Derive("key:usercode", 0),
 	})
+	s.register = register.New(register.Config{
+		Issuer: c.Issuer, Store: c.Store, Revoker: revoker, Fetch: c.Fetch, Known: s.scopes.Known,
+		Algorithm: c.Keys.Algorithm(), Audit: s.audit, Now: c.Now,
+	})
 	signOut := logout.New(logout.Config{
 		Path: base, Pages: pages, Guard: guard, Sessions: sessions, Clients: s.clients, Tokens: issuer,
 		Revoker: revoker, Audit: s.audit,
@@ -202,6 +208,9 @@ func (s *Server) mount(place metadata.Places, pages *web.Pages, sessions *sessio
 		base + "/oauth/revoke":     cors.Handler(api.Handler(revocations.Serve, post), "POST"),
 		base + "/oauth/introspect": api.Handler(introspection.Serve, post),
 		base + "/oauth/userinfo":   cors.Handler(api.Handler(info.Serve, get, post), "GET, POST"),
+
+		base + "/oauth/register":      cors.Handler(api.Handler(s.register.Create, post), "POST"),
+		base + "/oauth/register/{id}": cors.Handler(api.Handler(s.register.Manage, get, http.MethodPut, http.MethodDelete), "GET, PUT, DELETE"),
 
 		base + "/oauth/device_authorization": api.Handler(devices.Start, post),
 		base + "/oauth/device":               pages.Handler(devices.Page, pageTimeout, get, post),
@@ -276,7 +285,7 @@ func (s *Server) Reload(ctx context.Context, d Declared) error {
 	people, err := s.users.Prepare(ctx, d.Users)
 	problems = append(problems, err)
 	look, err := s.pages.Prepare(d.Theme, samples())
-	problems = append(problems, err)
+	problems = append(problems, err, d.Registration.Check(list.Known))
 	if err := errors.Join(problems...); err != nil {
 		return err
 	}
@@ -284,7 +293,8 @@ func (s *Server) Reload(ctx context.Context, d Declared) error {
 	s.scopes.Declare(list)
 	s.clients.Declare(known)
 	s.users.Declare(people)
-	s.metadata.Advertise(s.scopes.Advertised())
+	s.register.Declare(d.Registration)
+	s.metadata.Advertise(s.scopes.Advertised(), d.Registration != nil)
 	return nil
 }
 

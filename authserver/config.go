@@ -13,6 +13,7 @@ import (
 	"github.com/gatehouse/gatehouse/authserver/clients"
 	"github.com/gatehouse/gatehouse/authserver/fetch"
 	"github.com/gatehouse/gatehouse/authserver/grants"
+	"github.com/gatehouse/gatehouse/authserver/register"
 	"github.com/gatehouse/gatehouse/authserver/store"
 	"github.com/gatehouse/gatehouse/authserver/users"
 )
@@ -73,6 +74,9 @@ type Declared struct {
 	Users   []users.Declared
 	// Scopes are names with descriptions.
 	Scopes map[string]string
+	// Registration is what is allowed to clients that register themselves; nil:
+	// they cannot.
+	Registration *register.Policy
 	// Resources are the audiences, besides Config.Audience, that tokens may be
 	// for: those that routes ask for.
 	Resources []string

@@ -7,6 +7,7 @@ import (
 
 	"github.com/gatehouse/gatehouse/authserver/account"
 	"github.com/gatehouse/gatehouse/authserver/consent"
+	"github.com/gatehouse/gatehouse/authserver/device"
 	"github.com/gatehouse/gatehouse/authserver/login"
 	"github.com/gatehouse/gatehouse/authserver/logout"
 	"github.com/gatehouse/gatehouse/authserver/web"
@@ -15,7 +16,7 @@ import (
 // samples is one of each page in each of its states, with which themes are
 // tried before they go live.
 func samples() []web.Page {
-	return slices.Concat(login.Samples(), account.Samples(), consent.Samples(), logout.Samples())
+	return slices.Concat(login.Samples(), account.Samples(), consent.Samples(), device.Samples(), logout.Samples())
 }
 
 // CheckTheme reports everything that is wrong with a theme's folder, with file

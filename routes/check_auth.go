@@ -52,6 +52,7 @@ func (c *checker) authServer(a *AuthServer) {
 		}
 	}
 	c.theme(a)
+	c.clientRegistration(a)
 	ids := map[string]Pos{}
 	for i := range a.Clients {
 		client := &a.Clients[i]
@@ -218,6 +219,31 @@ func (c *checker) client(client *Client, a *AuthServer) {
 	}
 	for i := range client.Scopes {
 		c.declaredScope(&client.Scopes[i], client.Pos, a)
+	}
+}
+
+// registrationGrants are those that clients may register themselves for.
+var registrationGrants = []string{"authorization_code", "refresh_token", "device_code", "client_credentials"}
+
+func (c *checker) clientRegistration(a *AuthServer) {
+	r := a.ClientRegistration
+	if r == nil || c.broken(r) {
+		return
+	}
+	for i := range r.Tokens {
+		if token := &r.Tokens[i]; len(token.Reveal()) < minSecret && !c.broken(token) && !c.broken(&r.Tokens) {
+			c.report(c.at(token, c.at(&r.Tokens, r.Pos)), "client_registration: a token is shorter than %d characters", minSecret)
+		}
+	}
+	for i := range r.Scopes {
+		s := &r.Scopes[i]
+		if c.declaredScope(s, r.Pos, a) && strings.HasPrefix(*s, "gatehouse:") {
+			c.report(c.at(s, r.Pos), "client_registration: the scope %q opens the server itself, and is given to declared clients and by commands only", *s)
+		}
+	}
+	for i := range r.Grants {
+		r.Grants[i] = strings.TrimPrefix(r.Grants[i], grantPrefix)
+		c.oneOf(&r.Grants[i], "client_registration: grants", r.Pos, registrationGrants...)
 	}
 }
 

@@ -136,7 +136,9 @@ type AuthServer struct {
 	RefreshToken     RefreshToken      `yaml:"refresh_token"`
 	Scopes           map[string]string `yaml:"scopes"` // name to description
 	Clients          []Client          `yaml:"clients"`
-	Users            []User            `yaml:"users"`
+	// ClientRegistration lets clients register themselves; absent: they cannot.
+	ClientRegistration *ClientRegistration `yaml:"client_registration"`
+	Users              []User              `yaml:"users"`
 	// Theme is a folder that changes how pages look, relative to the file.
 	Theme string `yaml:"theme"`
 	Audit Audit  `yaml:"audit"`
@@ -152,6 +154,15 @@ type RefreshToken struct {
 	TTL   time.Duration  `yaml:"ttl"`   // default 720h
 	Idle  time.Duration  `yaml:"idle"`  // default 168h
 	Grace *time.Duration `yaml:"grace"` // default 10s, 0…60s
+}
+
+// ClientRegistration is what clients may do that register themselves.
+type ClientRegistration struct {
+	Pos    Pos      `yaml:"-"`
+	Open   bool     `yaml:"open"`   // anybody may; else an initial access token is needed
+	Tokens Secrets  `yaml:"tokens"` // initial access tokens, besides those made by the admin API
+	Scopes []string `yaml:"scopes"`
+	Grants []string `yaml:"grants"` // default authorization_code, refresh_token
 }
 
 // Client is a declared OAuth client.

@@ -172,6 +172,9 @@ func (c *checker) authServerDefaults(a *AuthServer) {
 	orDefault(c, &a.Audience, a.Issuer)
 	orDefault(c, &a.Algorithm, "ES256")
 	orDefault(c, &a.AccessTokenTTL, 15*time.Minute)
+	if r := a.ClientRegistration; r != nil && len(r.Grants) == 0 {
+		r.Grants = []string{"authorization_code", "refresh_token"}
+	}
 	orDefault(c, &a.CodeTTL, time.Minute)
 	orDefault(c, &a.SessionTTL, 12*time.Hour)
 	orDefault(c, &a.KeyRotation, 720*time.Hour)

@@ -61,6 +61,9 @@ const (
 	// session's end was told to, or could not be told for a whole day.
 	LogoutNotified    = "logout.notified"
 	LogoutUndelivered = "logout.undelivered"
+	ClientRegistered  = "client.registered"
+	InitialAdded      = "registration_token.added"
+	InitialRemoved    = "registration_token.removed"
 	ClientAdded       = "client.added"
 	ClientUpdated     = "client.updated"
 	ClientRemoved     = "client.removed"

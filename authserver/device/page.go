@@ -15,6 +15,31 @@ import (
 	"github.com/gatehouse/gatehouse/authserver/web"
 )
 
+// entryView and confirmView are what the pages show.
+type entryView struct {
+	CSRF, Code string
+	Failed     bool
+}
+
+type confirmView struct {
+	Client, User, Code, CSRF, Interaction string
+	Scopes                                []scopeView
+}
+
+type scopeView struct{ Name, Description string }
+
+// Samples are the pages in all their states.
+func Samples() []web.Page {
+	return []web.Page{
+		{Name: "device", Data: entryView{CSRF: "c", Code: "BDFK-RTWX"}},
+		{Name: "device", Data: entryView{CSRF: "c", Failed: true}},
+		{Name: "deviceconfirm", Data: confirmView{Client: "TV", User: "alice", Code: "BDFK-RTWX", CSRF: "c", Interaction: "i",
+			Scopes: []scopeView{{"openid", ""}, {"read:orders", "Read your orders"}}}},
+		{Name: "deviceconfirm", Data: confirmView{}},
+		{Name: "deviceallowed"}, {Name: "devicedenied"},
+	}
+}
+
 // Page is where the person types the code, and then decides. It asks for a
 // sign-in first: guessing codes takes an account.
 func (e *Endpoint) Page(w http.ResponseWriter, r *http.Request) error {
@@ -82,10 +107,7 @@ func (e *Endpoint) toLogin(w http.ResponseWriter, r *http.Request, form web.Form
 }
 
 func (e *Endpoint) showEntry(w http.ResponseWriter, r *http.Request, status int, code string, failed bool) error {
-	return e.Pages.Show(w, r, web.Page{Name: "device", Status: status, Data: struct {
-		CSRF, Code string
-		Failed     bool
-	}{e.Guard.Token(e.Sessions.Cookie(r)), code, failed}})
+	return e.Pages.Show(w, r, web.Page{Name: "device", Status: status, Data: entryView{e.Guard.Token(e.Sessions.Cookie(r)), code, failed}})
 }
 
 func (e *Endpoint) submit(w http.ResponseWriter, r *http.Request) error {
@@ -146,15 +168,11 @@ func (e *Endpoint) lookUp(w http.ResponseWriter, r *http.Request, form web.Form,
 	if err != nil {
 		return oauth.Failed(err)
 	}
-	type scopeView struct{ Name, Description string }
 	var list []scopeView
 	for _, name := range d.Scopes {
 		list = append(list, scopeView{name, e.Scopes.Description(name)})
 	}
-	return e.Pages.Show(w, r, web.Page{Name: "deviceconfirm", Data: struct {
-		Client, User, Code, CSRF, Interaction string
-		Scopes                                []scopeView
-	}{c.Title(), u.Name, shown(code), e.Guard.Token(e.Sessions.Cookie(r)), handle, list}})
+	return e.Pages.Show(w, r, web.Page{Name: "deviceconfirm", Data: confirmView{c.Title(), u.Name, shown(code), e.Guard.Token(e.Sessions.Cookie(r)), handle, list}})
 }
 
 // decide takes the answer.

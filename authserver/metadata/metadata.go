@@ -57,6 +57,7 @@ type document struct {
 	Introspection        string   `json:"introspection_endpoint"`
 	EndSession           string   `json:"end_session_endpoint"`
 	Device               string   `json:"device_authorization_endpoint"`
+	Registration         string   `json:"registration_endpoint,omitempty"`
 	Scopes               []string `json:"scopes_supported"`
 	ResponseTypes        []string `json:"response_types_supported"`
 	ResponseModes        []string `json:"response_modes_supported"`
@@ -114,12 +115,17 @@ type Endpoint struct {
 // New returns the endpoint.
 func New(c Config) *Endpoint {
 	e := &Endpoint{Config: c}
-	e.Advertise(nil)
+	e.Advertise(nil, false)
 	return e
 }
 
-// Advertise sets the scopes that the documents list.
-func (e *Endpoint) Advertise(scopes []string) {
+// Advertise sets the scopes that the documents list, and whether clients can
+// register themselves.
+func (e *Endpoint) Advertise(scopes []string, registration bool) {
+	register := ""
+	if registration {
+		register = e.Issuer + "/oauth/register"
+	}
 	at := e.Issuer + "/oauth/"
 	methods := slices.Clone(clients.Methods[:])
 	if e.MutualTLS {
@@ -131,7 +137,7 @@ func (e *Endpoint) Advertise(scopes []string) {
 		Issuer:        e.Issuer,
 		Authorization: at + "authorize", Token: at + "token", JWKS: at + "jwks", Userinfo: at + "userinfo",
 		Revocation: at + "revoke", Introspection: at + "introspect", EndSession: at + "logout",
-		Device:        at + "device_authorization",
+		Device: at + "device_authorization", Registration: register,
 		Scopes:        scopes,
 		ResponseTypes: []string{"code"}, ResponseModes: []string{"query"},
 		Grants:            []string{clients.GrantCode, clients.GrantRefresh, clients.GrantClientCredentials, clients.GrantDevice, clients.GrantExchange},

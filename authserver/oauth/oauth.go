@@ -77,6 +77,9 @@ const (
 	InteractionRequired     = "interaction_required"
 	InvalidTarget           = "invalid_target"
 	InvalidRedirectURI      = "invalid_redirect_uri"
+	// Of RFC 7591, 3.2.2.
+	InvalidClientMetadata = "invalid_client_metadata"
+	UnapprovedStatement   = "unapproved_software_statement"
 
 	// Of RFC 8628, 3.5.
 	AuthorizationPending = "authorization_pending"

@@ -43,6 +43,7 @@ type Store interface {
 	Revocations
 	Keys
 	Clients
+	Registrations
 	Users
 	Sessions
 	Logouts
@@ -311,7 +312,8 @@ type Clients interface {
 	Client(ctx context.Context, id string) (Client, error)
 	Clients(ctx context.Context) ([]Client, error)
 	UpdateClient(ctx context.Context, c Client, events ...AuditEvent) error // ErrNotFound
-	// RemoveClient removes the client and the consents given to it;
+	// RemoveClient removes the client, its registration and the consents given
+	// to it;
 	// ErrNotFound. Its tokens live on: Revoke is a verb of its own.
 	RemoveClient(ctx context.Context, id string, events ...AuditEvent) error
 }

@@ -74,6 +74,7 @@ var mayImport = []struct {
 	{"authserver/login", domains},
 	{"authserver/logout", domains},
 	{"authserver/metadata", domains},
+	{"authserver/register", domains},
 	{"authserver/revoke", domains},
 	{"authserver/userinfo", domains},
 	{"configs", []string{"routes", "plugins/all"}},

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -18,8 +19,10 @@ import (
 	"github.com/gatehouse/gatehouse/authserver"
 	asadmin "github.com/gatehouse/gatehouse/authserver/admin"
 	"github.com/gatehouse/gatehouse/authserver/audit"
+	"github.com/gatehouse/gatehouse/authserver/clients"
 	"github.com/gatehouse/gatehouse/authserver/keys"
 	"github.com/gatehouse/gatehouse/authserver/oauth"
+	"github.com/gatehouse/gatehouse/authserver/register"
 	"github.com/gatehouse/gatehouse/authserver/revfeed"
 	"github.com/gatehouse/gatehouse/authserver/store"
 	"github.com/gatehouse/gatehouse/authserver/store/sqlstore"
@@ -134,6 +137,12 @@ func declared(file *routes.File) authserver.Declared {
 			}
 		}
 		d.Clients = append(d.Clients, one)
+	}
+	if r := a.ClientRegistration; r != nil {
+		d.Registration = &register.Policy{Open: r.Open, Scopes: r.Scopes, Grants: clients.GrantTypes(r.Grants)}
+		for _, t := range r.Tokens {
+			d.Registration.Tokens = append(d.Registration.Tokens, sha256.Sum256([]byte(t.Reveal())))
+		}
 	}
 	for _, u := range a.Users {
 		d.Users = append(d.Users, users.Declared{

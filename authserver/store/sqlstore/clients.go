@@ -46,10 +46,14 @@ func scanClient(row func(dest []any) error) (store.Client, error) {
 // AddClient implements store.Clients.
 func (s *Store) AddClient(ctx context.Context, client store.Client, events ...store.AuditEvent) error {
 	return s.audited(ctx, "add client", events, func(ctx context.Context, c conn) error {
-		_, err := c.exec(ctx, `INSERT INTO clients (`+clientColumns+`)
-			VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)`, clientValues(client)...)
-		return err
+		return insertClient(ctx, c, client)
 	})
+}
+
+func insertClient(ctx context.Context, c conn, client store.Client) error {
+	_, err := c.exec(ctx, `INSERT INTO clients (`+clientColumns+`)
+		VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)`, clientValues(client)...)
+	return err
 }
 
 // Client implements store.Clients.
@@ -81,16 +85,23 @@ func (s *Store) Clients(ctx context.Context) (clients []store.Client, err error)
 // UpdateClient implements store.Clients.
 func (s *Store) UpdateClient(ctx context.Context, client store.Client, events ...store.AuditEvent) error {
 	return s.audited(ctx, "update client", events, func(ctx context.Context, c conn) error {
-		return found(c.exec(ctx, `UPDATE clients SET name = ?2, secret_hashes = ?3, grants = ?4, scopes = ?5,
-			redirect_uris = ?6, post_logout_redirect_uris = ?7, skip_consent = ?8, disabled = ?9, created = ?10, settings = ?11
-			WHERE id = ?1`, clientValues(client)...))
+		return updateClient(ctx, c, client)
 	})
+}
+
+func updateClient(ctx context.Context, c conn, client store.Client) error {
+	return found(c.exec(ctx, `UPDATE clients SET name = ?2, secret_hashes = ?3, grants = ?4, scopes = ?5,
+		redirect_uris = ?6, post_logout_redirect_uris = ?7, skip_consent = ?8, disabled = ?9, created = ?10, settings = ?11
+		WHERE id = ?1`, clientValues(client)...))
 }
 
 // RemoveClient implements store.Clients.
 func (s *Store) RemoveClient(ctx context.Context, id string, events ...store.AuditEvent) error {
 	return s.transaction(ctx, "remove client", func(ctx context.Context, c conn) error {
 		if _, err := c.exec(ctx, `DELETE FROM consents WHERE client_id = ?1`, id); err != nil {
+			return err
+		}
+		if _, err := c.exec(ctx, `DELETE FROM registrations WHERE client_id = ?1`, id); err != nil {
 			return err
 		}
 		if err := found(c.exec(ctx, `DELETE FROM clients WHERE id = ?1`, id)); err != nil {
