@@ -193,6 +193,9 @@ func (c *checker) listeners(whole Pos) {
 		if c.oneOf(&l.Protocol, "protocol", l.Pos, "http", "h2c") && l.Protocol == "h2c" && l.TLS != nil && !l.TLS.Terminated {
 			c.report(c.at(&l.Protocol, l.Pos), "protocol: h2c is HTTP/2 without TLS; leave it out, and clients choose HTTP/2 by ALPN")
 		}
+		if l.ProxyProtocol != nil && !c.broken(&l.ProxyProtocol) {
+			c.proxyProtocol(l.ProxyProtocol)
+		}
 		if l.Insecure && l.TLS != nil {
 			c.report(c.at(&l.Insecure, l.Pos), "insecure: true is for listeners without tls")
 		}

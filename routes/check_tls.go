@@ -3,6 +3,7 @@ package routes
 import (
 	"path/filepath"
 	"slices"
+	"time"
 )
 
 func (c *checker) listenerDefaults(l *Listener) {
@@ -10,6 +11,17 @@ func (c *checker) listenerDefaults(l *Listener) {
 		orDefault(c, &t.ClientAuth, "require")
 		orDefault(c, &t.MinVersion, "1.2")
 	}
+	if p := l.ProxyProtocol; p != nil {
+		orDefault(c, &p.Timeout, 5*time.Second)
+	}
+}
+
+// proxyProtocol wants to know who may tell the addresses of clients.
+func (c *checker) proxyProtocol(p *ProxyProtocol) {
+	if len(p.Trusted) == 0 && !c.broken(&p.Trusted) {
+		c.report(c.at(&p.Trusted, p.Pos), "proxy_protocol: trusted is missing: the networks of the balancers that send the header")
+	}
+	within(c, &p.Timeout, "proxy_protocol: timeout", time.Millisecond, time.Minute)
 }
 
 // tls checks how a listener is encrypted and gathers its certificates.

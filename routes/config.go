@@ -73,6 +73,8 @@ type Listener struct {
 	Protocol string `yaml:"protocol"`
 	// Insecure allows a plain listener outside loopback.
 	Insecure bool `yaml:"insecure"`
+	// ProxyProtocol is nil where connections begin with the client's bytes.
+	ProxyProtocol *ProxyProtocol `yaml:"proxy_protocol"`
 }
 
 // Admin is the operators' listener.

@@ -1,5 +1,10 @@
 package routes
 
+import (
+	"net/netip"
+	"time"
+)
+
 // TLS is how a listener's connections are encrypted. In the file it is a
 // mapping, a list of certificates, or the word "terminated".
 type TLS struct {
@@ -28,6 +33,15 @@ type Certificate struct {
 	Pos  Pos    `yaml:"-"`
 	Cert string `yaml:"cert"`
 	Key  string `yaml:"key"`
+}
+
+// ProxyProtocol is for a listener whose balancer tells the client's address in
+// a PROXY protocol header.
+type ProxyProtocol struct {
+	Pos Pos `yaml:"-"`
+	// Trusted are the balancers; they must send a header.
+	Trusted []netip.Prefix `yaml:"trusted"`
+	Timeout time.Duration  `yaml:"timeout"` // default 5s: until the header is there
 }
 
 // ServiceTLS is how instances of a service with protocol: https are told from

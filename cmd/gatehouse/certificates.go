@@ -5,17 +5,22 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/gatehouse/gatehouse/gateway/certs"
+	"github.com/gatehouse/gatehouse/gateway/proxied"
 	"github.com/gatehouse/gatehouse/gateway/server"
 	"github.com/gatehouse/gatehouse/routes"
 )
 
-// secured are the listeners whose TLS ends here, in the order of the file.
+// secured is what stands before HTTP on the clients' listeners: those whose TLS
+// ends here, in the order of the file, and those whose balancer tells the
+// client's address.
 type secured struct {
+	proxied   []*proxied.Listener
 	tickets   *certs.Tickets
 	listeners []*certs.Listener
 	logger    *slog.Logger
@@ -63,6 +68,13 @@ func (s *secured) open(t *routes.TLS) (*certs.Listener, error) {
 	return l, nil
 }
 
+// behind makes ln a listener behind balancers.
+func (s *secured) behind(ln net.Listener, p *routes.ProxyProtocol) net.Listener {
+	l := proxied.Listen(ln, proxied.Config{Trusted: p.Trusted, Timeout: p.Timeout})
+	s.proxied = append(s.proxied, l)
+	return l
+}
+
 // check refuses what load could not do.
 func (s *secured) check(file *routes.File) error {
 	var errs []error
@@ -95,13 +107,19 @@ func (s *secured) load(file *routes.File) error {
 func (s *secured) register(r *prometheus.Registry) {
 	var (
 		expiry = desc("gateway_tls_cert_expiry_timestamp_seconds", "When the certificate in use expires.", "name")
+		untold = desc("gateway_proxy_protocol_refused_total", "Connections of balancers without a PROXY protocol header.")
 		stale  = desc("gateway_tls_cert_stale", "1 while the certificate's files hold something that cannot be used.", "name")
 	)
-	r.MustRegister(scrape{descs: []*prometheus.Desc{expiry, stale}, fill: func(add adder) {
+	r.MustRegister(scrape{descs: []*prometheus.Desc{expiry, stale, untold}, fill: func(add adder) {
 		for name, c := range s.status() {
 			add(expiry, gauge, float64(c.Expiry.Unix()), name)
 			add(stale, gauge, truth(c.Stale), name)
 		}
+		refused := uint64(0)
+		for _, l := range s.proxied {
+			refused += l.Refused()
+		}
+		add(untold, counter, float64(refused))
 	}})
 }
 
@@ -148,5 +166,9 @@ func transportName(l routes.Listener) string {
 	if l.TLS != nil {
 		terminated, told = l.TLS.Terminated, l.TLS.ClientCertHeader
 	}
-	return fmt.Sprintf("%s %s tls=%v terminated=%v client_cert_header=%v", l.Address, l.Protocol, l.TLS != nil, terminated, told)
+	balancers := "none"
+	if p := l.ProxyProtocol; p != nil {
+		balancers = fmt.Sprint(p.Trusted, p.Timeout)
+	}
+	return fmt.Sprintf("%s balancers=%s %s tls=%v terminated=%v client_cert_header=%v", l.Address, balancers, l.Protocol, l.TLS != nil, terminated, told)
 }

@@ -35,6 +35,7 @@ var mayImport = []struct {
 	{"gateway/wire", []string{"plugins"}},
 	{"gateway/sock", nil},
 	{"gateway/certs", []string{"routes"}},
+	{"gateway/proxied", nil},
 	{"gateway/certs/certstest", nil},
 	{"gateway/server", []string{"gateway/sock", "gateway/wire", "plugins", "routes"}},
 	{"gateway/forward", []string{"gateway/upstream", "gateway/wire", "plugins", "routes"}},

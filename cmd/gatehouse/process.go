@@ -116,12 +116,16 @@ func (p *process) listen(file *routes.File, opened *[]func()) error {
 		}
 		*opened = append(*opened, func() { ln.Close() })
 		bound := boundListener{Listener: ln, transport: transport(l.TLS), http2: l.Protocol == "h2c"}
+		if l.ProxyProtocol != nil {
+			// Before TLS: the balancer speaks first.
+			bound.Listener = p.secured.behind(ln, l.ProxyProtocol)
+		}
 		if l.TLS != nil && !l.TLS.Terminated {
 			secured, err := p.secured.open(l.TLS)
 			if err != nil {
 				return err
 			}
-			bound.Listener = secured.Listen(ln)
+			bound.Listener = secured.Listen(bound.Listener)
 		}
 		p.listeners = append(p.listeners, bound)
 	}

@@ -263,3 +263,56 @@ func mustRead(t *testing.T, path string) string {
 	}
 	return string(content)
 }
+
+func TestClientsAddressOfThePROXYProtocolReachesTheService(t *testing.T) {
+	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, r.Header["X-Forwarded-For"], r.Header["X-Forwarded-Proto"])
+	}))
+	defer backend.Close()
+	ca, dir, ports := certstest.NewCA(t, "CA"), t.TempDir(), freePorts(t, 2)
+	ca.Issue(t, certstest.Wanted{Names: []string{"localhost"}}).Write(t, filepath.Join(dir, "api.crt"), filepath.Join(dir, "api.key"))
+	runProcess(t, dir, fmt.Sprintf(`
+listeners:
+  - {address: "127.0.0.1:%d", tls: {cert: api.crt, key: api.key}, proxy_protocol: {trusted: [127.0.0.0/8]}}
+  - {address: "127.0.0.1:%d", proxy_protocol: {trusted: [127.0.0.0/8]}}
+services: {a: {targets: ["%s"]}}
+routes: [{path: /a, service: a, public: true}]
+`, append(ports, backend.URL)...))
+	for i, scheme := range []string{"https", "http"} {
+		for _, protocols := range [][]string{{"http/1.1"}, {"h2"}} {
+			if i == 1 && protocols[0] == "h2" {
+				continue
+			}
+			dial := func(ctx context.Context, network, address string) (net.Conn, error) {
+				var d net.Dialer
+				c, err := d.DialContext(ctx, network, fmt.Sprintf("127.0.0.1:%d", ports[i]))
+				if err == nil {
+					_, err = io.WriteString(c, "PROXY TCP4 192.0.2.7 10.0.0.1 1234 443\r\n")
+				}
+				return c, err
+			}
+			transport := &http.Transport{
+				DialContext: dial, TLSClientConfig: &tls.Config{RootCAs: ca.Pool(), NextProtos: protocols}, ForceAttemptHTTP2: protocols[0] == "h2",
+			}
+			client := &http.Client{Transport: transport}
+			for range 2 {
+				resp, err := client.Get(scheme + "://localhost/a")
+				if err != nil {
+					t.Fatal(scheme, protocols, err)
+				}
+				content, _ := io.ReadAll(resp.Body)
+				resp.Body.Close()
+				if want := "[192.0.2.7] [" + scheme + "]"; string(content) != want {
+					t.Errorf("%s %v: the service saw %s, want %s", scheme, protocols, content, want)
+				}
+			}
+			client.CloseIdleConnections()
+		}
+	}
+	// The balancer itself must not forget it.
+	resp, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d/a", ports[1]))
+	if err == nil {
+		resp.Body.Close()
+		t.Error("a connection without a header was served:", resp.Status)
+	}
+}

@@ -71,8 +71,12 @@ func (s *Server) newConn(c net.Conn, t Transport) *conn {
 	// A new connection gets no longer for its first byte than for its head.
 	w := &conn{Conn: c, server: s, tls: t.Encrypted, certTold: t.ClientCertTold, until: now.Add(s.limits.HeaderTimeout)}
 	inner := c
-	if encrypted, ok := inner.(interface{ NetConn() net.Conn }); ok {
-		inner = encrypted.NetConn()
+	for {
+		layer, ok := inner.(interface{ NetConn() net.Conn })
+		if !ok {
+			break
+		}
+		inner = layer.NetConn()
 	}
 	w.tcp, _ = inner.(*net.TCPConn)
 	w.plain = c
