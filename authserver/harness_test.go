@@ -162,6 +162,20 @@ func onEachStore(t *testing.T, f func(t *testing.T, dsn string)) {
 	t.Run("postgres", func(t *testing.T) { f(t, servers.Postgres(t)) })
 }
 
+// onEachDatabase is onEachStore for tests that start servers by themselves: each
+// start has a new database.
+func onEachDatabase(t *testing.T, f func(t *testing.T, start func(...func(*authserver.Config)) *env)) {
+	run := func(name string, dsn func(testing.TB) string) {
+		t.Run(name, func(t *testing.T) {
+			f(t, func(change ...func(*authserver.Config)) *env {
+				return startOn(t, openStores(t, dsn(t), 1)[0], nil, change...)
+			})
+		})
+	}
+	run("sqlite", sqliteDSN)
+	run("postgres", func(t testing.TB) string { return servers.Postgres(t) })
+}
+
 // start runs a server over a new SQLite database.
 func start(t testing.TB, change ...func(*authserver.Config)) *env {
 	t.Helper()

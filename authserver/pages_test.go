@@ -122,58 +122,60 @@ func TestOAuth18_ForgedFormsChangeNothing(t *testing.T) {
 }
 
 func TestOAuth19_SessionChangesAtLoginAndCookieIsBoundToHost(t *testing.T) {
-	e := start(t)
-	cookie := func(r reply, name string) *http.Cookie {
-		for _, c := range (&http.Response{Header: r.header}).Cookies() {
-			if strings.HasSuffix(c.Name, name) {
-				return c
+	onEachDatabase(t, func(t *testing.T, start func(...func(*authserver.Config)) *env) {
+		e := start()
+		cookie := func(r reply, name string) *http.Cookie {
+			for _, c := range (&http.Response{Header: r.header}).Cookies() {
+				if strings.HasSuffix(c.Name, name) {
+					return c
+				}
+			}
+			return nil
+		}
+		b := e.browser()
+		signIn := func(r reply) *http.Cookie {
+			t.Helper()
+			c := cookie(b.post("/oauth/login", with(fields(r.body), "username", "alice", "password", password)), "session")
+			if c == nil {
+				t.Fatal("no session cookie")
+			}
+			return c
+		}
+		first := signIn(b.loginPage())
+		r := b.get(authorizeURL(request("prompt", "login")))
+		second := signIn(b.get(r.header.Get("Location")))
+		if first.Value == second.Value {
+			t.Error("the session cookie did not change at login")
+		}
+		withCookie := func(c *http.Cookie) string { return e.get("/oauth/login", "Cookie", c.Name+"="+c.Value).body }
+		if strings.Contains(withCookie(first), "signed in as") {
+			t.Error("the cookie before the login still works")
+		}
+		if !strings.Contains(withCookie(second), "signed in as") {
+			t.Error("the new cookie does not work")
+		}
+		if !first.HttpOnly || first.SameSite != http.SameSiteLaxMode || first.Path != "/" || first.Domain != "" {
+			t.Errorf("cookie %v", first)
+		}
+		page := b.get("/oauth/login")
+		if r := b.post("/oauth/logout", fields(page.body)); r.status != 200 || cookie(r, "session").MaxAge >= 0 {
+			t.Errorf("logout: %d", r.status)
+		}
+		if strings.Contains(withCookie(second), "signed in as") {
+			t.Error("the session is alive after logout")
+		}
+
+		// Under https.
+		tls := start(func(c *authserver.Config) { c.Issuer = "https://auth.example.com" })
+		rec := httptest.NewRecorder()
+		tls.server.Handler().ServeHTTP(rec, httptest.NewRequest(http.MethodGet, "https://auth.example.com/oauth/login", nil))
+		set := rec.Header().Get("Set-Cookie")
+		for _, want := range []string{"__Host-gatehouse_browser=", "Secure", "HttpOnly", "SameSite=Lax", "Path=/"} {
+			if !strings.Contains(set, want) {
+				t.Errorf("Set-Cookie %q lacks %s", strings.SplitN(set, ";", 2)[1], want)
 			}
 		}
-		return nil
-	}
-	b := e.browser()
-	signIn := func(r reply) *http.Cookie {
-		t.Helper()
-		c := cookie(b.post("/oauth/login", with(fields(r.body), "username", "alice", "password", password)), "session")
-		if c == nil {
-			t.Fatal("no session cookie")
-		}
-		return c
-	}
-	first := signIn(b.loginPage())
-	r := b.get(authorizeURL(request("prompt", "login")))
-	second := signIn(b.get(r.header.Get("Location")))
-	if first.Value == second.Value {
-		t.Error("the session cookie did not change at login")
-	}
-	withCookie := func(c *http.Cookie) string { return e.get("/oauth/login", "Cookie", c.Name+"="+c.Value).body }
-	if strings.Contains(withCookie(first), "signed in as") {
-		t.Error("the cookie before the login still works")
-	}
-	if !strings.Contains(withCookie(second), "signed in as") {
-		t.Error("the new cookie does not work")
-	}
-	if !first.HttpOnly || first.SameSite != http.SameSiteLaxMode || first.Path != "/" || first.Domain != "" {
-		t.Errorf("cookie %v", first)
-	}
-	page := b.get("/oauth/login")
-	if r := b.post("/oauth/logout", fields(page.body)); r.status != 200 || cookie(r, "session").MaxAge >= 0 {
-		t.Errorf("logout: %d", r.status)
-	}
-	if strings.Contains(withCookie(second), "signed in as") {
-		t.Error("the session is alive after logout")
-	}
-
-	// Under https.
-	tls := start(t, func(c *authserver.Config) { c.Issuer = "https://auth.example.com" })
-	rec := httptest.NewRecorder()
-	tls.server.Handler().ServeHTTP(rec, httptest.NewRequest(http.MethodGet, "https://auth.example.com/oauth/login", nil))
-	set := rec.Header().Get("Set-Cookie")
-	for _, want := range []string{"__Host-gatehouse_browser=", "Secure", "HttpOnly", "SameSite=Lax", "Path=/"} {
-		if !strings.Contains(set, want) {
-			t.Errorf("Set-Cookie %q lacks %s", strings.SplitN(set, ";", 2)[1], want)
-		}
-	}
+	})
 }
 
 func TestOAuth20_UnknownUserLooksLikeWrongPassword(t *testing.T) {
@@ -207,60 +209,62 @@ func TestOAuth20_UnknownUserLooksLikeWrongPassword(t *testing.T) {
 }
 
 func TestOAuth21_GuessingIsThrottledNotLocked(t *testing.T) {
-	var ip string
-	e := start(t)
-	h := e.server.Handler()
-	attempt := func(name, pw string) int {
-		t.Helper()
-		get := httptest.NewRequest(http.MethodGet, e.config.Issuer+"/oauth/login", nil)
-		rec := httptest.NewRecorder()
-		h.ServeHTTP(rec, get)
-		f := with(fields(rec.Body.String()), "username", name, "password", pw)
-		post := httptest.NewRequest(http.MethodPost, e.config.Issuer+"/oauth/login", strings.NewReader(f.Encode()))
-		post.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-		post.Header.Set("Cookie", strings.SplitN(rec.Header().Get("Set-Cookie"), ";", 2)[0])
-		post.RemoteAddr = ip
-		rec = httptest.NewRecorder()
-		h.ServeHTTP(rec, post)
-		if rec.Code == http.StatusTooManyRequests && rec.Header().Get("Retry-After") == "" {
-			t.Error("429 without Retry-After")
+	onEachDatabase(t, func(t *testing.T, start func(...func(*authserver.Config)) *env) {
+		var ip string
+		e := start()
+		h := e.server.Handler()
+		attempt := func(name, pw string) int {
+			t.Helper()
+			get := httptest.NewRequest(http.MethodGet, e.config.Issuer+"/oauth/login", nil)
+			rec := httptest.NewRecorder()
+			h.ServeHTTP(rec, get)
+			f := with(fields(rec.Body.String()), "username", name, "password", pw)
+			post := httptest.NewRequest(http.MethodPost, e.config.Issuer+"/oauth/login", strings.NewReader(f.Encode()))
+			post.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+			post.Header.Set("Cookie", strings.SplitN(rec.Header().Get("Set-Cookie"), ";", 2)[0])
+			post.RemoteAddr = ip
+			rec = httptest.NewRecorder()
+			h.ServeHTTP(rec, post)
+			if rec.Code == http.StatusTooManyRequests && rec.Header().Get("Retry-After") == "" {
+				t.Error("429 without Retry-After")
+			}
+			return rec.Code
 		}
-		return rec.Code
-	}
-	n := 0
-	from := func() { n++; ip = fmt.Sprintf("192.0.2.%d:1", n) }
-	for i := range 5 {
+		n := 0
+		from := func() { n++; ip = fmt.Sprintf("192.0.2.%d:1", n) }
+		for i := range 5 {
+			from()
+			if got := attempt("alice", "wrong"); got != http.StatusUnprocessableEntity {
+				t.Fatalf("failure %d: %d", i, got)
+			}
+		}
+		from()
+		if got := attempt("alice", password); got != http.StatusTooManyRequests {
+			t.Fatalf("after five failures from five addresses: %d, want 429", got)
+		}
+		if got := attempt("bob", password); got != http.StatusSeeOther {
+			t.Fatalf("another account: %d", got)
+		}
+		if len(e.events("login.throttled", 1)) == 0 || e.counts.of("login throttled") == 0 {
+			t.Error("throttling is not audited")
+		}
+		e.clock.advance(31 * time.Second) // the longest delay
+		if got := attempt("alice", password); got != http.StatusSeeOther {
+			t.Fatalf("after the delay: %d: the account is locked", got)
+		}
 		from()
 		if got := attempt("alice", "wrong"); got != http.StatusUnprocessableEntity {
-			t.Fatalf("failure %d: %d", i, got)
+			t.Fatalf("after a success: %d, want failures to count from none", got)
 		}
-	}
-	from()
-	if got := attempt("alice", password); got != http.StatusTooManyRequests {
-		t.Fatalf("after five failures from five addresses: %d, want 429", got)
-	}
-	if got := attempt("bob", password); got != http.StatusSeeOther {
-		t.Fatalf("another account: %d", got)
-	}
-	if len(e.events("login.throttled", 1)) == 0 || e.counts.of("login throttled") == 0 {
-		t.Error("throttling is not audited")
-	}
-	e.clock.advance(31 * time.Second) // the longest delay
-	if got := attempt("alice", password); got != http.StatusSeeOther {
-		t.Fatalf("after the delay: %d: the account is locked", got)
-	}
-	from()
-	if got := attempt("alice", "wrong"); got != http.StatusUnprocessableEntity {
-		t.Fatalf("after a success: %d, want failures to count from none", got)
-	}
-	ip = "198.51.100.1:1"
-	throttled := false
-	for i := range 30 {
-		throttled = throttled || attempt(fmt.Sprintf("user%d", i), "wrong") == http.StatusTooManyRequests
-	}
-	if !throttled {
-		t.Error("one address over many accounts was not throttled")
-	}
+		ip = "198.51.100.1:1"
+		throttled := false
+		for i := range 30 {
+			throttled = throttled || attempt(fmt.Sprintf("user%d", i), "wrong") == http.StatusTooManyRequests
+		}
+		if !throttled {
+			t.Error("one address over many accounts was not throttled")
+		}
+	})
 }
 
 func TestOAuth21_GuessingElsewhereDoesNotDelayAKnownBrowser(t *testing.T) {

@@ -103,120 +103,126 @@ func TestOAuth36_ParallelRefreshesNeverForkTheFamily(t *testing.T) {
 }
 
 func TestOAuth37_TwoGenerationsBackIsReuseAtOnce(t *testing.T) {
-	e := start(t)
-	first := e.grant()
-	second := e.refresh(first.str("refresh_token")).want(t, 200, "")
-	again := e.refresh(first.str("refresh_token")).want(t, 200, "") // within the grace: the same
-	if again.str("refresh_token") != second.str("refresh_token") {
-		t.Fatal("a retry got another successor")
-	}
-	third := e.refresh(second.str("refresh_token")).want(t, 200, "")
-	e.refresh(first.str("refresh_token")).want(t, 400, "invalid_grant")
-	e.refresh(third.str("refresh_token")).want(t, 400, "invalid_grant")
+	onEachDatabase(t, func(t *testing.T, start func(...func(*authserver.Config)) *env) {
+		e := start()
+		first := e.grant()
+		second := e.refresh(first.str("refresh_token")).want(t, 200, "")
+		again := e.refresh(first.str("refresh_token")).want(t, 200, "") // within the grace: the same
+		if again.str("refresh_token") != second.str("refresh_token") {
+			t.Fatal("a retry got another successor")
+		}
+		third := e.refresh(second.str("refresh_token")).want(t, 200, "")
+		e.refresh(first.str("refresh_token")).want(t, 400, "invalid_grant")
+		e.refresh(third.str("refresh_token")).want(t, 400, "invalid_grant")
 
-	// Another client's token: refused, and the family lives.
-	mine := e.grant()
-	e.token("other", webSecret, form("grant_type", "refresh_token", "refresh_token", mine.str("refresh_token"))).want(t, 400, "invalid_grant")
-	e.refresh(mine.str("refresh_token")).want(t, 200, "")
-	// A forged token that names the grant does nothing either.
-	forged := mine.str("refresh_token")
-	forged = forged[:40] + strings.Repeat("A", len(forged)-40)
-	e.refresh(forged).want(t, 400, "invalid_grant")
-	next := e.refresh(mine.str("refresh_token")).want(t, 200, "")
-	if !e.active(next.str("access_token")) {
-		t.Error("a forged token harmed the family")
-	}
-	e.refresh("ghr_x").want(t, 400, "invalid_grant")
-	e.refresh("").want(t, 400, "invalid_request")
+		// Another client's token: refused, and the family lives.
+		mine := e.grant()
+		e.token("other", webSecret, form("grant_type", "refresh_token", "refresh_token", mine.str("refresh_token"))).want(t, 400, "invalid_grant")
+		e.refresh(mine.str("refresh_token")).want(t, 200, "")
+		// A forged token that names the grant does nothing either.
+		forged := mine.str("refresh_token")
+		forged = forged[:40] + strings.Repeat("A", len(forged)-40)
+		e.refresh(forged).want(t, 400, "invalid_grant")
+		next := e.refresh(mine.str("refresh_token")).want(t, 200, "")
+		if !e.active(next.str("access_token")) {
+			t.Error("a forged token harmed the family")
+		}
+		e.refresh("ghr_x").want(t, 400, "invalid_grant")
+		e.refresh("").want(t, 400, "invalid_request")
+	})
 }
 
 func TestOAuth38_RefreshCanNarrowAndNeverWiden(t *testing.T) {
-	e := start(t)
-	r := e.grant("scope", "openid read:orders")
-	e.refresh(r.str("refresh_token"), "scope", "openid read:orders write:orders").want(t, 400, "invalid_scope")
-	narrow := e.refresh(r.str("refresh_token"), "scope", "read:orders").want(t, 200, "")
-	if narrow.str("scope") != "read:orders" || narrow.str("id_token") != "" {
-		t.Errorf("narrowed to %q", narrow.str("scope"))
-	}
-	wide := e.refresh(narrow.str("refresh_token")).want(t, 200, "")
-	if wide.str("scope") != "openid read:orders" {
-		t.Errorf("the family was narrowed to %q, only the access token should be", wide.str("scope"))
-	}
-	e.refresh(wide.str("refresh_token"), "resource", "https://orders.example.com").want(t, 400, "invalid_target")
+	onEachDatabase(t, func(t *testing.T, start func(...func(*authserver.Config)) *env) {
+		e := start()
+		r := e.grant("scope", "openid read:orders")
+		e.refresh(r.str("refresh_token"), "scope", "openid read:orders write:orders").want(t, 400, "invalid_scope")
+		narrow := e.refresh(r.str("refresh_token"), "scope", "read:orders").want(t, 200, "")
+		if narrow.str("scope") != "read:orders" || narrow.str("id_token") != "" {
+			t.Errorf("narrowed to %q", narrow.str("scope"))
+		}
+		wide := e.refresh(narrow.str("refresh_token")).want(t, 200, "")
+		if wide.str("scope") != "openid read:orders" {
+			t.Errorf("the family was narrowed to %q, only the access token should be", wide.str("scope"))
+		}
+		e.refresh(wide.str("refresh_token"), "resource", "https://orders.example.com").want(t, 400, "invalid_target")
 
-	f := request("resource", "https://orders.example.com")
-	f.Add("resource", "https://billing.example.com")
-	r = e.redeem(e.browser().mustCode(f)).want(t, 200, "")
-	if aud, _ := claims(t, r.str("access_token"), 1)["aud"].([]any); len(aud) != 2 {
-		t.Errorf("aud %v", aud)
-	}
-	r = e.refresh(r.str("refresh_token"), "resource", "https://billing.example.com").want(t, 200, "")
-	if aud := claims(t, r.str("access_token"), 1)["aud"]; aud != "https://billing.example.com" {
-		t.Errorf("aud %v", aud)
-	}
-	e.refresh(r.str("refresh_token"), "resource", e.config.Issuer).want(t, 400, "invalid_target")
+		f := request("resource", "https://orders.example.com")
+		f.Add("resource", "https://billing.example.com")
+		r = e.redeem(e.browser().mustCode(f)).want(t, 200, "")
+		if aud, _ := claims(t, r.str("access_token"), 1)["aud"].([]any); len(aud) != 2 {
+			t.Errorf("aud %v", aud)
+		}
+		r = e.refresh(r.str("refresh_token"), "resource", "https://billing.example.com").want(t, 200, "")
+		if aud := claims(t, r.str("access_token"), 1)["aud"]; aud != "https://billing.example.com" {
+			t.Errorf("aud %v", aud)
+		}
+		e.refresh(r.str("refresh_token"), "resource", e.config.Issuer).want(t, 400, "invalid_target")
+	})
 }
 
 func TestOAuth39_FamiliesEnd(t *testing.T) {
-	short := func(c *authserver.Config) { c.RefreshTTL, c.RefreshIdle = 4*time.Hour, 2*time.Hour }
-	t.Run("idle", func(t *testing.T) {
-		e := start(t, short)
-		r := e.grant()
-		e.clock.advance(2*time.Hour + time.Second)
-		e.refresh(r.str("refresh_token")).want(t, 400, "invalid_grant")
-	})
-	t.Run("absolute", func(t *testing.T) {
-		e := start(t, short)
-		r := e.grant()
-		for range 3 {
-			e.clock.advance(75 * time.Minute)
-			r = e.refresh(r.str("refresh_token")).want(t, 200, "")
-		}
-		e.clock.advance(75 * time.Minute)
-		e.refresh(r.str("refresh_token")).want(t, 400, "invalid_grant")
-	})
-	ends := func(name string, end func(e *env, b *browser, subject string)) {
-		t.Run(name, func(t *testing.T) {
-			e := start(t)
-			b := e.browser()
-			r := e.redeem(b.mustCode(request())).want(t, 200, "")
-			subject, _ := claims(t, r.str("access_token"), 1)["sub"].(string)
-			end(e, b, subject)
+	onEachDatabase(t, func(t *testing.T, start func(...func(*authserver.Config)) *env) {
+		short := func(c *authserver.Config) { c.RefreshTTL, c.RefreshIdle = 4*time.Hour, 2*time.Hour }
+		t.Run("idle", func(t *testing.T) {
+			e := start(short)
+			r := e.grant()
+			e.clock.advance(2*time.Hour + time.Second)
 			e.refresh(r.str("refresh_token")).want(t, 400, "invalid_grant")
-			if name != "user gone from the configuration" && e.active(r.str("access_token")) {
-				t.Error("the access token is active")
+		})
+		t.Run("absolute", func(t *testing.T) {
+			e := start(short)
+			r := e.grant()
+			for range 3 {
+				e.clock.advance(75 * time.Minute)
+				r = e.refresh(r.str("refresh_token")).want(t, 200, "")
+			}
+			e.clock.advance(75 * time.Minute)
+			e.refresh(r.str("refresh_token")).want(t, 400, "invalid_grant")
+		})
+		ends := func(name string, end func(e *env, b *browser, subject string)) {
+			t.Run(name, func(t *testing.T) {
+				e := start()
+				b := e.browser()
+				r := e.redeem(b.mustCode(request())).want(t, 200, "")
+				subject, _ := claims(t, r.str("access_token"), 1)["sub"].(string)
+				end(e, b, subject)
+				e.refresh(r.str("refresh_token")).want(t, 400, "invalid_grant")
+				if name != "user gone from the configuration" && e.active(r.str("access_token")) {
+					t.Error("the access token is active")
+				}
+			})
+		}
+		ends("logout", func(e *env, b *browser, _ string) {
+			b.post("/oauth/logout", fields(b.get("/oauth/login").body))
+		})
+		ends("user revoked", func(e *env, _ *browser, subject string) {
+			e.admin("POST", "/api/v1/users/"+subject+"/revoke", "").want(e.t, 200, "")
+		})
+		ends("client revoked", func(e *env, _ *browser, _ string) {
+			e.admin("POST", "/api/v1/clients/web/revoke", "").want(e.t, 200, "")
+		})
+		ends("consent withdrawn", func(e *env, b *browser, subject string) {
+			e.admin("DELETE", "/api/v1/users/"+subject+"/consents/web", "").want(e.t, 204, "")
+			b.sent(b.get(authorizeURL(request("prompt", "none"))), "consent_required")
+		})
+		ends("user gone from the configuration", func(e *env, _ *browser, _ string) {
+			d := declared()
+			d.Users = d.Users[1:]
+			if err := e.server.Reload(e.t.Context(), d); err != nil {
+				e.t.Fatal(err)
 			}
 		})
-	}
-	ends("logout", func(e *env, b *browser, _ string) {
-		b.post("/oauth/logout", fields(b.get("/oauth/login").body))
-	})
-	ends("user revoked", func(e *env, _ *browser, subject string) {
-		e.admin("POST", "/api/v1/users/"+subject+"/revoke", "").want(e.t, 200, "")
-	})
-	ends("client revoked", func(e *env, _ *browser, _ string) {
-		e.admin("POST", "/api/v1/clients/web/revoke", "").want(e.t, 200, "")
-	})
-	ends("consent withdrawn", func(e *env, b *browser, subject string) {
-		e.admin("DELETE", "/api/v1/users/"+subject+"/consents/web", "").want(e.t, 204, "")
-		b.sent(b.get(authorizeURL(request("prompt", "none"))), "consent_required")
-	})
-	ends("user gone from the configuration", func(e *env, _ *browser, _ string) {
-		d := declared()
-		d.Users = d.Users[1:]
-		if err := e.server.Reload(e.t.Context(), d); err != nil {
-			e.t.Fatal(err)
-		}
-	})
-	t.Run("offline access outlives the session", func(t *testing.T) {
-		e := start(t)
-		b := e.browser()
-		r := e.redeem(b.mustCode(request("scope", "openid offline_access read:orders"))).want(t, 200, "")
-		b.post("/oauth/logout", fields(b.get("/oauth/login").body))
-		r = e.refresh(r.str("refresh_token")).want(t, 200, "")
-		if !e.active(r.str("access_token")) {
-			t.Error("offline access ended with the session")
-		}
+		t.Run("offline access outlives the session", func(t *testing.T) {
+			e := start()
+			b := e.browser()
+			r := e.redeem(b.mustCode(request("scope", "openid offline_access read:orders"))).want(t, 200, "")
+			b.post("/oauth/logout", fields(b.get("/oauth/login").body))
+			r = e.refresh(r.str("refresh_token")).want(t, 200, "")
+			if !e.active(r.str("access_token")) {
+				t.Error("offline access ended with the session")
+			}
+		})
 	})
 }
 

@@ -8,51 +8,55 @@ import (
 
 	"github.com/coreos/go-oidc/v3/oidc"
 	"time"
+
+	"github.com/gatehouse/gatehouse/authserver"
 )
 
 func TestOAuth40_Revocation(t *testing.T) {
-	e := start(t)
-	r := e.grant()
-	revoke := func(client, secret, token string) reply {
-		t.Helper()
-		return e.post("/oauth/revoke", client, secret, form("token", token))
-	}
-	// Not its own, unknown, nonsense: 200 and nothing happens.
-	revoke("other", webSecret, r.str("access_token")).want(t, 200, "")
-	revoke("other", webSecret, r.str("refresh_token")).want(t, 200, "")
-	revoke("web", webSecret, "nonsense").want(t, 200, "")
-	revoke("web", webSecret, "ghr_"+strings.Repeat("A", 70)).want(t, 200, "")
-	if !e.active(r.str("access_token")) {
-		t.Fatal("another client revoked the token")
-	}
-	revoke("", "", r.str("access_token")).want(t, 401, "invalid_client")
-	revoke("web", "wrong", r.str("access_token")).want(t, 401, "invalid_client")
-	e.post("/oauth/revoke", "", "", form("token", r.str("access_token"), "client_id", "web")).want(t, 401, "invalid_client")
-	revoke("web", webSecret, "").want(t, 400, "invalid_request")
-	// An access token alone.
-	revoke("web", webSecret, r.str("access_token")).want(t, 200, "")
-	if e.active(r.str("access_token")) {
-		t.Error("active after its revocation")
-	}
-	next := e.refresh(r.str("refresh_token")).want(t, 200, "")
-	if !e.active(next.str("access_token")) {
-		t.Error("revoking one access token ended the grant")
-	}
-	// A refresh token is its whole grant; a spent one too.
-	revoke("web", webSecret, r.str("refresh_token")).want(t, 200, "")
-	e.refresh(next.str("refresh_token")).want(t, 400, "invalid_grant")
-	if e.active(next.str("access_token")) {
-		t.Error("the access token is active after its grant was revoked")
-	}
-	// A public client revokes its own.
-	b := e.browser()
-	code := b.mustCode(request("client_id", "spa", "redirect_uri", "https://spa.example.com/cb"))
-	spa := e.token("", "", redemption(code, "client_id", "spa", "redirect_uri", "https://spa.example.com/cb")).want(t, 200, "")
-	e.post("/oauth/revoke", "", "", form("token", spa.str("refresh_token"), "client_id", "spa")).want(t, 200, "")
-	e.token("", "", form("grant_type", "refresh_token", "client_id", "spa", "refresh_token", spa.str("refresh_token"))).want(t, 400, "invalid_grant")
-	if ev := e.events("token.revoked", 3); ev[0].Actor != "client:web" || ev[0].Grant == "" {
-		t.Errorf("audit %+v", ev[0])
-	}
+	onEachDatabase(t, func(t *testing.T, start func(...func(*authserver.Config)) *env) {
+		e := start()
+		r := e.grant()
+		revoke := func(client, secret, token string) reply {
+			t.Helper()
+			return e.post("/oauth/revoke", client, secret, form("token", token))
+		}
+		// Not its own, unknown, nonsense: 200 and nothing happens.
+		revoke("other", webSecret, r.str("access_token")).want(t, 200, "")
+		revoke("other", webSecret, r.str("refresh_token")).want(t, 200, "")
+		revoke("web", webSecret, "nonsense").want(t, 200, "")
+		revoke("web", webSecret, "ghr_"+strings.Repeat("A", 70)).want(t, 200, "")
+		if !e.active(r.str("access_token")) {
+			t.Fatal("another client revoked the token")
+		}
+		revoke("", "", r.str("access_token")).want(t, 401, "invalid_client")
+		revoke("web", "wrong", r.str("access_token")).want(t, 401, "invalid_client")
+		e.post("/oauth/revoke", "", "", form("token", r.str("access_token"), "client_id", "web")).want(t, 401, "invalid_client")
+		revoke("web", webSecret, "").want(t, 400, "invalid_request")
+		// An access token alone.
+		revoke("web", webSecret, r.str("access_token")).want(t, 200, "")
+		if e.active(r.str("access_token")) {
+			t.Error("active after its revocation")
+		}
+		next := e.refresh(r.str("refresh_token")).want(t, 200, "")
+		if !e.active(next.str("access_token")) {
+			t.Error("revoking one access token ended the grant")
+		}
+		// A refresh token is its whole grant; a spent one too.
+		revoke("web", webSecret, r.str("refresh_token")).want(t, 200, "")
+		e.refresh(next.str("refresh_token")).want(t, 400, "invalid_grant")
+		if e.active(next.str("access_token")) {
+			t.Error("the access token is active after its grant was revoked")
+		}
+		// A public client revokes its own.
+		b := e.browser()
+		code := b.mustCode(request("client_id", "spa", "redirect_uri", "https://spa.example.com/cb"))
+		spa := e.token("", "", redemption(code, "client_id", "spa", "redirect_uri", "https://spa.example.com/cb")).want(t, 200, "")
+		e.post("/oauth/revoke", "", "", form("token", spa.str("refresh_token"), "client_id", "spa")).want(t, 200, "")
+		e.token("", "", form("grant_type", "refresh_token", "client_id", "spa", "refresh_token", spa.str("refresh_token"))).want(t, 400, "invalid_grant")
+		if ev := e.events("token.revoked", 3); ev[0].Actor != "client:web" || ev[0].Grant == "" {
+			t.Errorf("audit %+v", ev[0])
+		}
+	})
 }
 
 func TestOAuth41_IntrospectionTellsOnlyWhoMayKnow(t *testing.T) {

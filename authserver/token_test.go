@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gatehouse/gatehouse/authserver"
 	"github.com/gatehouse/gatehouse/authserver/store"
 )
 
@@ -135,27 +136,29 @@ func TestOAuth28_ReplayedCodeRevokesWhatItGave(t *testing.T) {
 }
 
 func TestOAuth29_WrongRedemptionSpoilsNothing(t *testing.T) {
-	e := start(t)
-	b := e.browser()
-	code := b.mustCode(request())
-	e.redeem(code, "code_verifier", strings.Repeat("x", 50)).want(t, 400, "invalid_grant")
-	e.token("other", webSecret, redemption(code)).want(t, 400, "invalid_grant")
-	first := e.redeem(code).want(t, 200, "") // the third try is its owner's
-	// A wrong replay revokes nothing.
-	e.redeem(code, "code_verifier", strings.Repeat("x", 50)).want(t, 400, "invalid_grant")
-	if !e.active(first.str("access_token")) {
-		t.Error("a wrong replay revoked the tokens")
-	}
+	onEachDatabase(t, func(t *testing.T, start func(...func(*authserver.Config)) *env) {
+		e := start()
+		b := e.browser()
+		code := b.mustCode(request())
+		e.redeem(code, "code_verifier", strings.Repeat("x", 50)).want(t, 400, "invalid_grant")
+		e.token("other", webSecret, redemption(code)).want(t, 400, "invalid_grant")
+		first := e.redeem(code).want(t, 200, "") // the third try is its owner's
+		// A wrong replay revokes nothing.
+		e.redeem(code, "code_verifier", strings.Repeat("x", 50)).want(t, 400, "invalid_grant")
+		if !e.active(first.str("access_token")) {
+			t.Error("a wrong replay revoked the tokens")
+		}
 
-	code = b.mustCode(request())
-	e.redeem(code, "redirect_uri", "https://evil.example.com/").want(t, 400, "invalid_grant")
-	e.redeem(code, "code_verifier", strings.Repeat("x", 50)).want(t, 400, "invalid_grant")
-	e.token("spa", "", nil).want(t, 401, "invalid_client")
-	e.token("", "", with(redemption(code), "client_id", "spa")).want(t, 400, "invalid_grant")
-	e.redeem(code).want(t, 400, "invalid_grant") // three wrong tries are enough
-	e.redeem("ghc_"+strings.Repeat("A", 43)).want(t, 400, "invalid_grant")
-	e.redeem("nonsense").want(t, 400, "invalid_grant")
-	e.redeem("").want(t, 400, "invalid_request")
+		code = b.mustCode(request())
+		e.redeem(code, "redirect_uri", "https://evil.example.com/").want(t, 400, "invalid_grant")
+		e.redeem(code, "code_verifier", strings.Repeat("x", 50)).want(t, 400, "invalid_grant")
+		e.token("spa", "", nil).want(t, 401, "invalid_client")
+		e.token("", "", with(redemption(code), "client_id", "spa")).want(t, 400, "invalid_grant")
+		e.redeem(code).want(t, 400, "invalid_grant") // three wrong tries are enough
+		e.redeem("ghc_"+strings.Repeat("A", 43)).want(t, 400, "invalid_grant")
+		e.redeem("nonsense").want(t, 400, "invalid_grant")
+		e.redeem("").want(t, 400, "invalid_request")
+	})
 }
 
 func TestOAuth30_OfManyRedemptionsOneSucceeds(t *testing.T) {
@@ -201,26 +204,28 @@ func TestOAuth30_OfManyRedemptionsOneSucceeds(t *testing.T) {
 }
 
 func TestOAuth31_CodeIsBoundAndShortLived(t *testing.T) {
-	e := start(t)
-	b := e.browser()
-	code := b.mustCode(request())
-	e.clock.advance(61 * time.Second)
-	e.redeem(code).want(t, 400, "invalid_grant")
+	onEachDatabase(t, func(t *testing.T, start func(...func(*authserver.Config)) *env) {
+		e := start()
+		b := e.browser()
+		code := b.mustCode(request())
+		e.clock.advance(61 * time.Second)
+		e.redeem(code).want(t, 400, "invalid_grant")
 
-	code = b.mustCode(request("nonce", "the nonce", "resource", "https://orders.example.com"))
-	e.redeem(code, "resource", "https://billing.example.com").want(t, 400, "invalid_target")
-	r := e.redeem(code).want(t, 200, "")
-	if claims(t, r.str("id_token"), 1)["nonce"] != "the nonce" {
-		t.Error("the nonce is lost")
-	}
-	if aud := claims(t, r.str("access_token"), 1)["aud"]; aud != "https://orders.example.com" {
-		t.Errorf("aud %v", aud)
-	}
-	// Signing out, disabling, removing: the code dies with the session.
-	code = b.mustCode(request())
-	page := b.get("/oauth/login")
-	b.post("/oauth/logout", fields(page.body))
-	e.redeem(code).want(t, 400, "invalid_grant")
+		code = b.mustCode(request("nonce", "the nonce", "resource", "https://orders.example.com"))
+		e.redeem(code, "resource", "https://billing.example.com").want(t, 400, "invalid_target")
+		r := e.redeem(code).want(t, 200, "")
+		if claims(t, r.str("id_token"), 1)["nonce"] != "the nonce" {
+			t.Error("the nonce is lost")
+		}
+		if aud := claims(t, r.str("access_token"), 1)["aud"]; aud != "https://orders.example.com" {
+			t.Errorf("aud %v", aud)
+		}
+		// Signing out, disabling, removing: the code dies with the session.
+		code = b.mustCode(request())
+		page := b.get("/oauth/login")
+		b.post("/oauth/logout", fields(page.body))
+		e.redeem(code).want(t, 400, "invalid_grant")
+	})
 }
 
 func TestOAuth32_NoRedemptionWithoutPKCE(t *testing.T) {
