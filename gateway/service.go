@@ -88,7 +88,8 @@ func identity(s *routes.Service) string {
 func (g *Gateway) start(s *routes.Service, id string, encryption *tls.Config) (*service, error) {
 	cfg := upstream.Config{
 		Name: s.Name, Connect: s.Timeouts.Connect, MaxConnsPerInstance: s.MaxConnections, Balance: balances[s.Balance],
-		TLS: encryption,
+		TLS:   encryption,
+		HTTP2: s.Protocol == "h2c" || s.Protocol == "grpc",
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	v := &service{name: s.Name, identity: id, pool: upstream.NewService(cfg, g.cfg.Now), stop: stop, known: make(chan struct{})}

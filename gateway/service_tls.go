@@ -15,7 +15,7 @@ import (
 // of everything that it was made from; nil for a plaintext service. The name
 // and the chain are always verified.
 func serviceTLS(s *routes.Service) (c *tls.Config, sum string, err error) {
-	if s.Protocol != "https" {
+	if !s.Encrypted() {
 		return nil, "", nil
 	}
 	c = certs.ClientConfig()

@@ -24,9 +24,7 @@ func (c *checker) service(s *Service) {
 			c.report(s.Consul.Pos, "the service %q is looked up in Consul, but the file has no consul: {address: URL}", s.Name)
 		}
 	}
-	if slices.Contains([]string{"h2c", "grpc"}, s.Protocol) {
-		c.report(c.at(&s.Protocol, s.Pos), "protocol: %s is not supported by this version", s.Protocol)
-	} else if c.oneOf(&s.Protocol, "protocol", s.Pos, "http", "https") {
+	if c.oneOf(&s.Protocol, "protocol", s.Pos, "http", "https", "h2c", "grpc") {
 		c.targets(s)
 	}
 	c.oneOf(&s.Balance, "balance", s.Pos, "p2c", "round_robin", "hash")
@@ -51,6 +49,15 @@ func (c *checker) service(s *Service) {
 // them: people put passwords into URLs.
 func (c *checker) targets(s *Service) {
 	seen := map[string]bool{}
+	scheme := s.Protocol
+	switch {
+	case s.Protocol == "h2c":
+		scheme = "http"
+	case s.Protocol == "grpc" && s.Encrypted():
+		scheme = "https"
+	case s.Protocol == "grpc":
+		scheme = "http"
+	}
 	for i := range s.Targets {
 		target := &s.Targets[i]
 		pos := c.at(target, s.Pos)
@@ -59,7 +66,9 @@ func (c *checker) targets(s *Service) {
 		case c.broken(target):
 		case !ok || strings.Trim(u.Path, "/") != "" || u.RawQuery != "":
 			c.report(pos, "targets: write scheme, host and port only, such as http://10.0.0.7:8080")
-		case u.Scheme != s.Protocol:
+		case u.Scheme != scheme && s.Protocol == "grpc":
+			c.report(pos, "targets: of the service %q some are http and some are https", s.Name)
+		case u.Scheme != scheme:
 			c.report(pos, "targets: the protocol of the service %q is %s", s.Name, s.Protocol)
 		case seen[u.Host]:
 			c.report(pos, "targets: the same instance stands there twice")

@@ -94,8 +94,8 @@ func (c *checker) serviceTLS(s *Service) {
 	if t == nil || c.broken(&s.TLS) {
 		return
 	}
-	if s.Protocol != "https" && !c.broken(&s.Protocol) {
-		c.report(t.Pos, "tls: the service %q has protocol: %s; write protocol: https", s.Name, s.Protocol)
+	if !s.Encrypted() && !c.broken(&s.Protocol) {
+		c.report(t.Pos, "tls: the service %q has protocol: %s; write protocol: https or grpc", s.Name, s.Protocol)
 	}
 	if c.written(&t.CA) {
 		c.namedFile(&t.CA, "tls: ca", t.Pos)

@@ -13,6 +13,7 @@ package routes
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 	"time"
 )
 
@@ -222,19 +223,27 @@ type Issuer struct {
 
 // Service is a backend and how it is called.
 type Service struct {
-	Pos      Pos            `yaml:"-"`
-	Name     string         `yaml:"-"`
-	Consul   *ConsulService `yaml:"consul"`
-	Targets  []string       `yaml:"targets"`
-	Protocol string         `yaml:"protocol"` // http (default) | https
-	Balance  string         `yaml:"balance"`  // p2c (default) | round_robin | hash
-	Timeouts Timeouts       `yaml:"timeouts"`
-	Retries  *Retries       `yaml:"retries"` // never nil once loaded
-	Breaker  *Breaker       `yaml:"breaker"` // nil once loaded: breaker: off
-	Identity Identity       `yaml:"identity"`
-	TLS      *ServiceTLS    `yaml:"tls"` // of protocol: https
+	Pos     Pos            `yaml:"-"`
+	Name    string         `yaml:"-"`
+	Consul  *ConsulService `yaml:"consul"`
+	Targets []string       `yaml:"targets"`
+	// Protocol is http (default), https, h2c (HTTP/2 without TLS) or grpc
+	// (HTTP/2, with TLS where the targets are https).
+	Protocol string      `yaml:"protocol"`
+	Balance  string      `yaml:"balance"` // p2c (default) | round_robin | hash
+	Timeouts Timeouts    `yaml:"timeouts"`
+	Retries  *Retries    `yaml:"retries"` // never nil once loaded
+	Breaker  *Breaker    `yaml:"breaker"` // nil once loaded: breaker: off
+	Identity Identity    `yaml:"identity"`
+	TLS      *ServiceTLS `yaml:"tls"` // of protocol: https or grpc
 	// MaxConnections bounds the connections to one instance; default 1024.
 	MaxConnections int `yaml:"max_connections"`
+}
+
+// Encrypted reports whether the service is called over TLS.
+func (s *Service) Encrypted() bool {
+	return s.Protocol == "https" ||
+		s.Protocol == "grpc" && (s.TLS != nil || len(s.Targets) > 0 && strings.HasPrefix(s.Targets[0], "https:"))
 }
 
 // ConsulService names a service in Consul.

@@ -44,7 +44,7 @@ type ProxyProtocol struct {
 	Timeout time.Duration  `yaml:"timeout"` // default 5s: until the header is there
 }
 
-// ServiceTLS is how instances of a service with protocol: https are told from
+// ServiceTLS is how instances of a service that is called over TLS are told from
 // others, and what they are shown.
 type ServiceTLS struct {
 	Pos Pos `yaml:"-"`

@@ -74,7 +74,13 @@ func (f *forwarder) serve(x *plugins.Exchange) error {
 	x.Record.Attempts++
 	x.Record.Instance = inst.Addr()
 	sc := f.scratch.Get().(*scratch)
-	status, failure := f.attempt(x, inst, sc)
+	var status int
+	var failure *plugins.Error
+	if inst.HTTP2() {
+		status, failure = f.attemptHTTP2(x, inst, sc)
+	} else {
+		status, failure = f.attempt(x, inst, sc)
+	}
 	f.scratch.Put(sc)
 	if failure == nil {
 		inst.Done(upstream.Judge(status, nil))

@@ -59,7 +59,18 @@ func (f *forwarder) appendHead(b []byte, x *plugins.Exchange) []byte {
 	if x.HasQuery {
 		b = append(append(b, '?'), x.Query...)
 	}
-	b = append(b, " HTTP/1.1\r\n"...)
+	b = f.appendLines(append(b, " HTTP/1.1\r\n"...), x)
+	if f.wantsTunnel(x) {
+		b = append(b, upgradeLines...)
+	}
+	if x.Body != nil && x.BodyLength < 0 {
+		b = append(b, "Transfer-Encoding: chunked\r\n"...)
+	}
+	return append(b, '\r', '\n')
+}
+
+// appendLines renders the fields, for every version of HTTP.
+func (f *forwarder) appendLines(b []byte, x *plugins.Exchange) []byte {
 	for i := range x.Fields {
 		if !x.Fields[i].Drop {
 			b = append(b, x.Fields[i].Line...)
@@ -76,13 +87,7 @@ func (f *forwarder) appendHead(b []byte, x *plugins.Exchange) []byte {
 		b = base64.StdEncoding.AppendEncode(b, x.ClientCert.DER)
 		b = append(b, ":\r\n"...)
 	}
-	if f.wantsTunnel(x) {
-		b = append(b, upgradeLines...)
-	}
-	if x.Body != nil && x.BodyLength < 0 {
-		b = append(b, "Transfer-Encoding: chunked\r\n"...)
-	}
-	return append(b, '\r', '\n')
+	return b
 }
 
 // upload sends content that is still on its way from the client while the

@@ -4,7 +4,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/gatehouse/gatehouse/gateway/upstream"
 	"github.com/gatehouse/gatehouse/plugins"
 	"github.com/gatehouse/gatehouse/routes"
 )
@@ -13,7 +12,7 @@ import (
 // that leaves always ends it; a stream (a tunnel or an event stream) also ends
 // with what allowed it, or when its time is up.
 type standing struct {
-	conn *upstream.Conn
+	conn aborter
 	// What follows is set for streams, before they are watched as such.
 	stream    bool
 	tunnel    bool
@@ -21,14 +20,21 @@ type standing struct {
 	principal *plugins.Principal
 	who       plugins.Standing
 	end       time.Time
+	patience  time.Time // until then a server that stops waits for it
 	last      atomic.Int64 // of the last piece of a tunnel, ns since 1970
 
 	reason atomic.Pointer[string] // of Due
 }
 
+// aborter is the way to the instance: a connection, or a call over HTTP/2.
+type aborter interface {
+	Abort()
+	AbortRead()
+}
+
 // begin makes s watch over an attempt on c.
-func (s *standing) begin(c *upstream.Conn) {
-	s.conn, s.stream, s.tunnel = c, false, false
+func (s *standing) begin(c aborter) {
+	s.conn, s.stream, s.tunnel, s.patience = c, false, false, time.Time{}
 	s.reason.Store(nil)
 }
 
@@ -60,7 +66,7 @@ func (s *standing) Due(now time.Time, stopping bool) bool {
 func (s *standing) judge(now time.Time, stopping bool) string {
 	p := s.principal
 	switch {
-	case stopping:
+	case stopping && now.After(s.patience):
 		return plugins.Draining
 	case now.After(s.end), s.tunnel && now.UnixNano()-s.last.Load() > int64(s.limits.IdleTimeout):
 		return plugins.StreamExpired

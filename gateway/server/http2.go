@@ -2,13 +2,15 @@ package server
 
 import (
 	"bufio"
+	"bytes"
 	"cmp"
 	"context"
-	"crypto/tls"
+	"errors"
 	"io"
 	"log"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -31,35 +33,40 @@ const (
 	pingAfter, pingWait = 30 * time.Second, 15 * time.Second
 )
 
-// multiplexer is what serves HTTP/2 connections.
+// multiplexer serves the HTTP/2 connections that serveHTTP2 gives it: the frame
+// layer is net/http's.
 type multiplexer struct {
-	server *Server
-	base   *http.Server
-	frames *http2.Server
+	http  *http.Server
+	conns chan net.Conn
+	once  sync.Once
+	over  chan struct{}
 }
 
 func newMultiplexer(s *Server) *multiplexer {
-	m := &multiplexer{server: s, frames: &http2.Server{
-		MaxConcurrentStreams:         uint32(cmp.Or(s.limits.MaxStreams, defaultStreams)),
-		MaxReadFrameSize:             frameSize,
-		MaxDecoderHeaderTableSize:    headerTable,
-		MaxEncoderHeaderTableSize:    headerTable,
-		MaxUploadBufferPerConnection: connectionWindow,
-		MaxUploadBufferPerStream:     streamWindow,
-		ReadIdleTimeout:              pingAfter,
-		PingTimeout:                  pingWait,
-		IdleTimeout:                  s.limits.IdleTimeout,
-	}}
-	m.base = &http.Server{
+	m := &multiplexer{conns: make(chan net.Conn), over: make(chan struct{})}
+	m.http = &http.Server{
+		Handler:     &muxHandler{s},
 		IdleTimeout: s.limits.IdleTimeout,
 		// Beyond this the frame layer answers by itself; below, up to
 		// server.max_header_bytes, the gate does.
-		MaxHeaderBytes: 2 * int(s.limits.MaxHeaderBytes),
-		ErrorLog:       log.New(io.Discard, "", 0),
+		MaxHeaderBytes:               2 * int(s.limits.MaxHeaderBytes),
+		DisableGeneralOptionsHandler: true,
+		ErrorLog:                     log.New(io.Discard, "", 0),
+		ConnContext:                  func(ctx context.Context, c net.Conn) context.Context { return withOrigin(ctx, c.(*framed).origin) },
+		Protocols:                    new(http.Protocols),
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams:          cmp.Or(s.limits.MaxStreams, defaultStreams),
+			MaxReadFrameSize:              frameSize,
+			MaxDecoderHeaderTableSize:     headerTable,
+			MaxEncoderHeaderTableSize:     headerTable,
+			MaxReceiveBufferPerConnection: connectionWindow,
+			MaxReceiveBufferPerStream:     streamWindow,
+			SendPingTimeout:               pingAfter,
+			PingTimeout:                   pingWait,
+		},
 	}
-	if err := http2.ConfigureServer(m.base, m.frames); err != nil {
-		panic(err) // it looks at cipher suites only, and there are none
-	}
+	// TLS is behind framed, which the frame layer sees as a plain connection.
+	m.http.Protocols.SetUnencryptedHTTP2(true)
 	return m
 }
 
@@ -68,24 +75,46 @@ func (s *Server) serveHTTP2(nc net.Conn) error {
 	c := nc.(*conn)
 	c.watch.since.Store(heading) // it is not for the sweep to end
 	o := &origin{peer: c.peer, tls: c.tls, cert: c.clientCert(), certTold: c.certTold, covers: c.covers, version: 2}
-	f := &framed{Conn: c.Conn, c: c, in: meter{preface: len(http2.ClientPreface)}}
-	f.br = bufio.NewReaderSize(reader{f}, 4<<10)
-	f.credit = credit{left: creditLimit, at: s.now()}
-	var transport net.Conn = f
 	if t, ok := c.Conn.(secured); ok {
 		o.name = t.ConnectionState().ServerName
-		transport = encrypted{f, t}
 	}
-	s.mux.frames.ServeConn(transport, &http2.ServeConnOpts{
-		BaseConfig: s.mux.base,
-		Context:    withOrigin(context.Background(), o),
-		Handler:    &muxHandler{s},
-	})
+	f := &framed{Conn: c.Conn, c: c, origin: o, in: meter{preface: len(http2.ClientPreface)}, over: make(chan struct{})}
+	f.br = bufio.NewReaderSize(reader{f}, 4<<10)
+	f.credit = credit{left: creditLimit, at: s.now()}
+	select {
+	case s.mux.conns <- f:
+		<-f.over
+	case <-s.mux.over:
+	}
 	return nil
 }
 
-// stop tells all clients to open no further stream here.
-func (m *multiplexer) stop(ctx context.Context) { _ = m.base.Shutdown(ctx) }
+// run serves until stop.
+func (m *multiplexer) run() { _ = m.http.Serve(m) }
+
+// stop tells all clients to open no further stream, closes connections without
+// any and waits for the others until ctx ends.
+func (m *multiplexer) stop(ctx context.Context) error { return m.http.Shutdown(ctx) }
+
+// Accept implements net.Listener for net/http: the connections come from
+// serveHTTP2.
+func (m *multiplexer) Accept() (net.Conn, error) {
+	select {
+	case c := <-m.conns:
+		return c, nil
+	case <-m.over:
+		return nil, net.ErrClosed
+	}
+}
+
+// Close implements net.Listener.
+func (m *multiplexer) Close() error {
+	m.once.Do(func() { close(m.over) })
+	return nil
+}
+
+// Addr implements net.Listener; there is none.
+func (m *multiplexer) Addr() net.Addr { return &net.TCPAddr{} }
 
 // originKey is where a connection's context holds its origin.
 type originKey struct{}
@@ -107,20 +136,16 @@ func (h *muxHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 type framed struct {
 	net.Conn // as accepted, or TLS
 	c        *conn
+	origin   *origin
 	br       *bufio.Reader
-	in, out  meter
+	in       meter
 	credit   credit
 	armed    bool
+	writing  sync.Mutex
+	out      meter // guarded by writing
+	once     sync.Once
+	over     chan struct{}
 }
-
-// encrypted lets the frame layer see the state of TLS, of which HTTP/2 demands
-// something (RFC 9113, 9.2).
-type encrypted struct {
-	*framed
-	tls secured
-}
-
-func (e encrypted) ConnectionState() tls.ConnectionState { return e.tls.ConnectionState() }
 
 // Read implements net.Conn.
 func (f *framed) Read(p []byte) (int, error) { return f.br.Read(p) }
@@ -140,9 +165,24 @@ func (r reader) Read(p []byte) (int, error) {
 	})
 	if !f.credit.take(spent, s.now) {
 		s.floods.Add(1)
-		return 0, http2.ConnectionError(http2.ErrCodeEnhanceYourCalm)
+		f.sayCalm()
+		return 0, errFlood
 	}
 	return n, err
+}
+
+var errFlood = errors.New("too many frames without content")
+
+// sayCalm tells the client why its connection ends, if no frame is under way.
+func (f *framed) sayCalm() {
+	f.writing.Lock()
+	defer f.writing.Unlock()
+	if f.out.between() {
+		var b bytes.Buffer
+		if http2.NewFramer(&b, nil).WriteGoAway(0, http2.ErrCodeEnhanceYourCalm, nil) == nil {
+			_ = f.c.send(b.Bytes(), f.c.server.now())
+		}
+	}
 }
 
 // arm gives a header block, and the preface, as long as a head may take.
@@ -160,6 +200,8 @@ func (f *framed) arm() error {
 
 // Write implements net.Conn.
 func (f *framed) Write(p []byte) (int, error) {
+	f.writing.Lock()
+	defer f.writing.Unlock()
 	earned := 0.0
 	f.out.pass(p, func(kind http2.FrameType, _ http2.Flags, _ int) { earned += worth(kind) })
 	f.credit.give(earned)
@@ -170,4 +212,7 @@ func (f *framed) Write(p []byte) (int, error) {
 }
 
 // Close implements net.Conn.
-func (f *framed) Close() error { return f.c.Close() }
+func (f *framed) Close() error {
+	f.once.Do(func() { close(f.over) })
+	return f.c.Close()
+}

@@ -45,6 +45,9 @@ func (m *meter) pass(p []byte, frame func(kind http2.FrameType, flags http2.Flag
 	}
 }
 
+// between reports whether the last frame is complete.
+func (m *meter) between() bool { return m.have == 0 && m.left == 0 }
+
 // A client may send this many frames that carry nothing beyond what its
 // requests and our answers explain, and it gets so much of that back each
 // second. Floods of resets (CVE-2023-44487), pings and settings

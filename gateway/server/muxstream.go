@@ -205,8 +205,8 @@ func (m *multiplexed) Upgrade(plugins.ResponseHead) (plugins.Tunnel, error) {
 func (m *multiplexed) Watch(to plugins.Watched) {
 	w := &m.watch
 	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.watched = to
-	w.mu.Unlock()
 	if to == nil || w.stop != nil {
 		return
 	}

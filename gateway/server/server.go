@@ -138,7 +138,10 @@ func (s *Server) serve(ln *listener) error {
 	if known, ok := ln.Listener.(Certified); ok {
 		ln.covers = known.Covers
 	}
-	s.watching.Do(func() { s.swept.Go(func() { s.sweep(s.stop) }) })
+	s.watching.Do(func() {
+		s.swept.Go(func() { s.sweep(s.stop) })
+		s.swept.Go(s.mux.run)
+	})
 	err := s.app.Server().Serve(ln)
 	if errors.Is(err, net.ErrClosed) {
 		return nil
@@ -156,9 +159,11 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	if s.stopping.Swap(true) {
 		return nil
 	}
-	s.mux.stop(ctx)
 	s.connections.each((*conn).wakeIdle)
+	muxed := make(chan error, 1)
+	go func() { muxed <- s.mux.stop(ctx) }()
 	err := s.app.Server().ShutdownWithContext(ctx)
+	err = errors.Join(err, <-muxed)
 	close(s.stop)
 	s.swept.Wait()
 	return err

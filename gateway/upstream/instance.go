@@ -19,6 +19,8 @@ type Instance struct {
 	weight int    // guarded by Service.mu
 	health health
 	pool   pool
+	// streams is the pool where HTTP/2 is spoken, else nil.
+	streams *streams
 
 	_ [64]byte
 	// load has the requests in flight in its lower and all requests in its
@@ -36,7 +38,27 @@ func newInstance(s *Service, ep discovery.Endpoint, number uint64) *Instance {
 	_, _ = h.Write([]byte(ep.Addr.String()))
 	inst := &Instance{svc: s, number: number, id: ep.ID, addr: ep.Addr, seed: h.Sum64()}
 	inst.pool.init(inst)
+	if s.cfg.HTTP2 {
+		inst.streams = newStreams(inst)
+	}
 	return inst
+}
+
+// HTTP2 reports whether requests go through RoundTrip.
+func (i *Instance) HTTP2() bool { return i.streams != nil }
+
+func (i *Instance) retire() {
+	i.pool.retire()
+	if i.streams != nil {
+		i.streams.retire()
+	}
+}
+
+func (i *Instance) connections() (open, idle int) {
+	if i.streams != nil {
+		return i.streams.count()
+	}
+	return i.pool.count()
 }
 
 // Number identifies the instance within its Service; it is never 0 and never
@@ -49,6 +71,9 @@ func (i *Instance) Addr() netip.AddrPort { return i.addr }
 // Done ends what Pick began and tells how it went.
 func (i *Instance) Done(o Outcome) {
 	i.load.Add(^uint64(0))
+	if i.streams != nil {
+		i.streams.ended()
+	}
 	switch o {
 	case Success:
 		if i.health.streak.Load() != 0 {

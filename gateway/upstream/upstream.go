@@ -1,5 +1,5 @@
 // Package upstream is the gateway's way to the instances of a service: which
-// instance to ask, and an HTTP/1.1 connection to it.
+// instance to ask, and an HTTP/1.1 connection or an HTTP/2 stream to it.
 //
 // It owns the balancing, the ejection of failing instances, the connection
 // pools, the socket deadlines and the framing of messages (where a head ends,
@@ -52,6 +52,9 @@ type Config struct {
 	// TLS is used towards every instance; nil means plaintext. An empty
 	// ServerName stands for the instance's address. It is not modified.
 	TLS *tls.Config
+	// HTTP2 is spoken to every instance, by ALPN or with prior knowledge:
+	// requests go through Instance.RoundTrip, and there are no Conns.
+	HTTP2 bool
 	// Connect bounds dialling and the TLS handshake together (1 s).
 	Connect time.Duration
 	// Idle is how long an unused connection is kept (55 s); each connection
@@ -84,6 +87,9 @@ func (c Config) withDefaults() Config {
 		c.TLS = c.TLS.Clone()
 		if len(c.TLS.NextProtos) == 0 {
 			c.TLS.NextProtos = []string{"http/1.1"}
+			if c.HTTP2 {
+				c.TLS.NextProtos = []string{protoHTTP2}
+			}
 		}
 		if c.TLS.ClientSessionCache == nil {
 			c.TLS.ClientSessionCache = tls.NewLRUClientSessionCache(0)
@@ -139,7 +145,7 @@ func NewService(cfg Config, now func() time.Time) *Service {
 // their exchange. Endpoints without a usable address are skipped.
 func (s *Service) Update(eps []discovery.Endpoint) {
 	for _, gone := range s.replace(eps) {
-		gone.pool.retire()
+		gone.retire()
 	}
 }
 
@@ -259,7 +265,7 @@ func (s *Service) Status() Status {
 			InFlight: inst.inFlight(), Failures: inst.failures.Load(),
 			Ejections: inst.health.ejections,
 		}
-		i.Open, i.Idle = inst.pool.count()
+		i.Open, i.Idle = inst.connections()
 		if inst.health.phase.Load() == ejected {
 			i.EjectedUntil = inst.health.until
 		}
