@@ -38,7 +38,7 @@ type call struct {
 	cancel context.CancelCauseFunc
 	timer  *time.Timer
 	idle   atomic.Int64 // between two pieces of content
-	up     *outgoing // nil: there is nothing to send beside the answer
+	up     *outgoing    // nil: there is nothing to send beside the answer
 	hints  chan []byte
 }
 

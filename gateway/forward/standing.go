@@ -20,7 +20,7 @@ type standing struct {
 	principal *plugins.Principal
 	who       plugins.Standing
 	end       time.Time
-	patience  time.Time // until then a server that stops waits for it
+	patience  time.Time    // until then a server that stops waits for it
 	last      atomic.Int64 // of the last piece of a tunnel, ns since 1970
 
 	reason atomic.Pointer[string] // of Due
