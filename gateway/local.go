@@ -3,6 +3,8 @@ package gateway
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"io"
 	"net/http"
 	"net/netip"
@@ -23,8 +25,9 @@ const (
 // its whole answer is held until it returns. It is for what the gateway serves
 // itself, never for proxying.
 //
-// The handler sees the client's address as RemoteAddr, and the scheme of the
-// client's connection in URL.Scheme.
+// The handler sees the client's address as RemoteAddr, the scheme of the
+// client's connection in URL.Scheme, and in TLS the certificate that the
+// listener verified.
 func HTTP(h http.Handler) plugins.Handler {
 	return func(x *plugins.Exchange) error {
 		ctx, cancel := context.WithTimeout(context.Background(), localTimeout)
@@ -59,11 +62,28 @@ func request(x *plugins.Exchange) *http.Request {
 		Header: header, Host: string(x.Authority), Body: http.NoBody,
 		RemoteAddr: netip.AddrPortFrom(x.ClientIP, 0).String(), RequestURI: u.RequestURI(),
 	}
+	if x.TLS {
+		r.TLS = connection(x.ClientCert)
+	}
 	if x.Body != nil {
 		r.Body = io.NopCloser(io.LimitReader(x.Body, localContent))
 		r.ContentLength = x.BodyLength
 	}
 	return r
+}
+
+// connection tells of the client's connection what handlers may build on: its
+// verified certificate, if there is one.
+func connection(cert *plugins.ClientCertificate) *tls.ConnectionState {
+	state := &tls.ConnectionState{HandshakeComplete: true}
+	if cert == nil {
+		return state
+	}
+	if leaf, err := x509.ParseCertificate(cert.DER); err == nil {
+		state.PeerCertificates = []*x509.Certificate{leaf}
+		state.VerifiedChains = [][]*x509.Certificate{{leaf}}
+	}
+	return state
 }
 
 // answer is an http.ResponseWriter in memory.

@@ -54,6 +54,13 @@ const (
 	TokenExpired     = "token_expired"
 	TokenNotYetValid = "token_not_yet_valid"
 	TokenRevoked     = "token_revoked"
+	// ProofInvalid, ProofNonce and ProofRequired are about DPoP (RFC 9449);
+	// BindingMismatch is about a token bound to another key or certificate than
+	// the request has shown.
+	ProofInvalid     = "dpop_proof_invalid"
+	ProofNonce       = "dpop_nonce_required"
+	ProofRequired    = "dpop_required"
+	BindingMismatch  = "token_binding_mismatch"
 	ScopeMissing     = "scope_missing"
 	ClaimMissing     = "claim_missing"
 	AudienceMismatch = "audience_mismatch"
@@ -109,6 +116,10 @@ var titles = map[string]string{
 	TokenExpired:       "The access token has expired",
 	TokenNotYetValid:   "The access token is not valid yet",
 	TokenRevoked:       "The access token has been revoked",
+	ProofInvalid:       "A DPoP proof is missing or not valid",
+	ProofNonce:         "The DPoP proof needs a fresh nonce",
+	ProofRequired:      "The access token must be bound to a key",
+	BindingMismatch:    "The access token is bound to another key or certificate",
 	ScopeMissing:       "The access token lacks a required scope",
 	ClaimMissing:       "The access token lacks a required claim",
 	AudienceMismatch:   "The access token is meant for another audience",
@@ -143,7 +154,8 @@ func Title(code string) string { return titles[code] }
 // absence is the reason.
 func AccessReason(code string) bool {
 	switch code {
-	case TokenMissing, TokenInvalid, TokenExpired, TokenNotYetValid, TokenRevoked, ScopeMissing, ClaimMissing,
+	case TokenMissing, TokenInvalid, TokenExpired, TokenNotYetValid, TokenRevoked, ProofInvalid,
+		ProofNonce, ProofRequired, BindingMismatch, ScopeMissing, ClaimMissing,
 		AudienceMismatch, IssuerUntrusted, APIKeyMissing, APIKeyInvalid, APIKeyExpired, KeysUnavailable, CertificateMissing,
 		PrincipalMissing:
 		return true

@@ -21,12 +21,23 @@ type Principal struct {
 	Issued   time.Time
 	Expiry   time.Time
 	AuthTime time.Time // zero if the token has none
+	// Confirm is what the token is bound to.
+	Confirm Confirmation
 	// Claims holds the further claims that some route or limit of the running
 	// configuration asks for, extracted once, when the token is verified.
 	Claims []Claim
 	// Identity is the block of header lines ("Name: value\r\n"…) that tells a
 	// backend who calls, rendered once, when the token is verified.
 	Identity []byte
+}
+
+// Confirmation names what whoever presents a token must prove to hold (RFC
+// 7800): thumbprints in base64url, "" for none.
+type Confirmation struct {
+	// Key is that of a DPoP key (RFC 9449, 6.1).
+	Key string
+	// Certificate is that of a client certificate (RFC 8705, 3.1).
+	Certificate string
 }
 
 // Claim is one claim of a token in its textual form: strings as they are,

@@ -224,6 +224,9 @@ func (c *checker) access(r *Route) {
 	if c.written(&a.Audience) && a.Audience == "" && !c.broken(&a.Audience) {
 		c.report(c.at(&a.Audience, a.Pos), "audience is empty; leave it out for the default")
 	}
+	if c.written(&a.DPoP) {
+		c.oneOf(&a.DPoP, "dpop", a.Pos, "required")
+	}
 	for _, claim := range slices.Sorted(maps.Keys(a.Claims)) {
 		if claim == "" || len(a.Claims[claim]) == 0 {
 			c.report(keyPos(c, &a.Claims, claim), "claims: write NAME: [VALUE, …]; a token must have one of the values")

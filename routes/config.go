@@ -329,6 +329,9 @@ type Auth struct {
 	Claims    map[string][]string `yaml:"claims"`     // each claim has one of the values
 	// MTLS is "required" where the client must have shown a certificate.
 	MTLS string `yaml:"mtls"`
+	// DPoP is "required" where only tokens that are bound to a key are good
+	// (RFC 9449), and empty where bearer tokens are too.
+	DPoP string `yaml:"dpop"`
 	// ForwardToken passes the Authorization field on to the service.
 	ForwardToken bool `yaml:"forward_token"`
 }

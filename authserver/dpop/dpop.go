@@ -29,6 +29,9 @@ const (
 	maxID = 512
 )
 
+// Algorithms are those that a proof may be signed with.
+var Algorithms = jose.Algorithms[:]
+
 var (
 	// ErrInvalid: the proof is not good; the client has to make another.
 	ErrInvalid = errors.New("the DPoP proof is not valid")

@@ -198,8 +198,8 @@ var attacks = []struct {
 	{name: "SubjectHuge", make: func(a attacker) []byte {
 		return a.signed(a.claims(members{"sub": strings.Repeat("s", 256)}), nil)
 	}},
-	{name: "BoundTokenAsBearer", make: func(a attacker) []byte {
-		return a.signed(a.claims(members{"cnf": members{"jkt": "x"}}), nil)
+	{name: "BoundInAnUnknownWay", make: func(a attacker) []byte {
+		return a.signed(a.claims(members{"cnf": members{"jkt": strings.Repeat("x", 43), "kid": "x"}}), nil)
 	}},
 	{name: "NotUTF8", make: func(a attacker) []byte {
 		return a.signed("{\"iss\":\""+a.issuer+"\",\"x\":\"\xff\"}", nil)

@@ -20,6 +20,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/gatehouse/gatehouse/authserver/dpop"
 	"github.com/gatehouse/gatehouse/plugins"
 	"github.com/gatehouse/gatehouse/routes"
 )
@@ -33,13 +34,22 @@ type Config struct {
 	// Realm and ResourceMetadata, the URL of the RFC 9728 document, go into
 	// challenges; either may be empty.
 	Realm, ResourceMetadata string
+	// Proofs remembers DPoP proofs; nil: only this process does.
+	Proofs *Proofs
+	// Nonces that DPoP proofs must have one of; nil: they need none.
+	Nonces *dpop.Nonces
 }
 
 // Plugin enforces the auth section of routes.
 type Plugin struct{ config Config }
 
 // New makes the Plugin.
-func New(config Config) *Plugin { return &Plugin{config} }
+func New(config Config) *Plugin {
+	if config.Proofs == nil {
+		config.Proofs = NewProofs(nil)
+	}
+	return &Plugin{config}
+}
 
 // Name implements plugins.Plugin.
 func (p *Plugin) Name() string { return "auth" }
@@ -75,24 +85,32 @@ func (p *Plugin) Build(r *routes.Route) (plugins.Step, error) {
 
 // decide authenticates x, marks what it found on it, and returns the refusal.
 func (p *Plugin) decide(u *rule, x *plugins.Exchange) *plugins.Error {
-	raw, field, count := credentials(x)
+	c, count := credentials(x)
 	switch {
 	case count > 1:
 		return u.several
-	case raw == nil:
+	case c.token == nil:
 		return u.absent
 	}
-	t, hit, err := p.config.Verifier.Verify(context.Background(), raw, x.ClientIP, x.Time)
+	t, hit, err := p.config.Verifier.Verify(context.Background(), c.token, x.ClientIP, x.Time)
 	x.Record.CacheHit = hit
 	if err != nil {
-		return u.failed(err)
+		return u.failed(err, c.dpop)
 	}
 	if refusal := p.admit(u, t); refusal != nil {
 		return refusal
 	}
+	if confirm := t.Principal.Confirm; c.dpop || confirm != (plugins.Confirmation{}) {
+		if refusal := p.possession(u, x, c, confirm); refusal != nil {
+			return refusal
+		}
+	}
 	x.Principal, x.Standing = t.Principal, p
-	// The token was meant for this gateway: a service could replay it.
-	field.Drop = !u.forward
+	// Token and proof were meant for this gateway: a service could replay them.
+	c.field.Drop = !u.forward
+	if c.dpop && !u.forward {
+		drop(x, fieldDPoP)
+	}
 	return u.permits(t.Principal)
 }
 
@@ -136,7 +154,7 @@ func (p *Plugin) Judge(r *routes.Route, t *Token) error {
 
 // failed adds the route's challenge to an error of the verifier. An error of
 // another kind refuses too.
-func (u *rule) failed(err error) *plugins.Error {
+func (u *rule) failed(err error, dpop bool) *plugins.Error {
 	var known *plugins.Error
 	if !errors.As(err, &known) {
 		return &plugins.Error{Status: http.StatusInternalServerError, Code: plugins.Internal, Err: err}
@@ -146,5 +164,17 @@ func (u *rule) failed(err error) *plugins.Error {
 	}
 	refusal := *known
 	refusal.Header = u.invalid
+	if dpop {
+		refusal.Header = u.failedDPoP
+	}
 	return &refusal
+}
+
+// drop keeps the fields of a name, in lower case, from being forwarded.
+func drop(x *plugins.Exchange, name string) {
+	for i := range x.Fields {
+		if f := &x.Fields[i]; len(f.Name) == len(name) && fold(f.Name, name) {
+			f.Drop = true
+		}
+	}
 }

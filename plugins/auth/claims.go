@@ -129,6 +129,11 @@ func (c *claims) principal(t *trusted, need strict, wanted []string) (*plugins.P
 		}
 		p.Audience = aud
 	}
+	confirm, err := confirmation(c.confirm)
+	if err != nil {
+		return nil, err
+	}
+	p.Confirm = confirm
 	scopes, err := c.scopes(t.scopeClaim)
 	if err != nil {
 		return nil, err

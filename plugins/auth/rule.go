@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/gatehouse/gatehouse/authserver/dpop"
 	"github.com/gatehouse/gatehouse/authserver/oauth"
 	"github.com/gatehouse/gatehouse/plugins"
 	"github.com/gatehouse/gatehouse/routes"
@@ -27,6 +28,14 @@ type rule struct {
 	untrusted *plugins.Error
 	misused   *plugins.Error
 	scope     *plugins.Error
+
+	dpop        bool // only tokens that are bound to a key
+	failedDPoP  [][2]string
+	unproven    *plugins.Error
+	nonce       *plugins.Error
+	unbound     *plugins.Error
+	bearer      *plugins.Error
+	uncertified *plugins.Error
 }
 
 type claim struct {
@@ -71,6 +80,7 @@ func (p *Plugin) compile(r *routes.Route) (*rule, error) {
 	u.misused = unauthorized(plugins.AudienceMismatch)
 	u.scope = refuse(http.StatusForbidden, plugins.ScopeMissing,
 		"This needs the scope "+u.describe()+".", c.header(oauth.InsufficientScope))
+	u.bindings(c, a.DPoP == "required")
 	c.scope = "" // another token with the same scopes would not help
 	for name, values := range a.Claims {
 		u.claims = append(u.claims, claim{name, values, refuse(http.StatusForbidden, plugins.ClaimMissing,
@@ -108,6 +118,9 @@ func (u *rule) admits(t *Token) *plugins.Error {
 	if u.audience == "" && !t.Audience || u.audience != "" && !slices.Contains(t.Principal.Audience, u.audience) {
 		return u.misused
 	}
+	if u.dpop && t.Principal.Confirm.Key == "" {
+		return u.bearer
+	}
 	return nil
 }
 
@@ -130,11 +143,17 @@ func (u *rule) permits(p *plugins.Principal) *plugins.Error {
 	return nil
 }
 
-// challenge is a WWW-Authenticate value (RFC 6750, 3, and RFC 9728, 5.1).
-type challenge struct{ realm, scope, metadata string }
+// challenge is a WWW-Authenticate value (RFC 6750, 3; RFC 9728, 5.1; RFC 9449,
+// 7.1). The scheme is Bearer if it is not another.
+type challenge struct{ scheme, realm, scope, metadata string }
 
 func (c challenge) header(code string) [][2]string {
 	var params []string
+	scheme := "Bearer"
+	if c.scheme != "" {
+		scheme = c.scheme
+		params = append(params, `algs="`+strings.Join(dpop.Algorithms, " ")+`"`)
+	}
 	for _, p := range [][2]string{
 		{"realm", c.realm}, {"error", code}, {"scope", c.scope}, {"resource_metadata", c.metadata},
 	} {
@@ -142,7 +161,7 @@ func (c challenge) header(code string) [][2]string {
 			params = append(params, p[0]+`="`+quoted.Replace(p[1])+`"`)
 		}
 	}
-	return [][2]string{{"WWW-Authenticate", strings.TrimSuffix("Bearer "+strings.Join(params, ", "), " ")}}
+	return [][2]string{{"WWW-Authenticate", strings.TrimSuffix(scheme+" "+strings.Join(params, ", "), " ")}}
 }
 
 var quoted = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\r", "", "\n", "")

@@ -138,7 +138,7 @@ func ClaimsWanted(live []*routes.Route) []string {
 var (
 	errMethod    = errors.New("alg is not allowed for the issuer")
 	errType      = errors.New("typ is not that of an access token")
-	errBound     = errors.New("token is bound to a key (cnf)")
+	errBound     = errors.New("token is bound in a way that is not known (cnf)")
 	errIssuer    = errors.New("iss is missing or not a string")
 	errKey       = errors.New("kid is unknown")
 	errKeyMethod = errors.New("alg is not the key's")

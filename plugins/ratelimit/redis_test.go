@@ -240,3 +240,20 @@ func FuzzRedisURL(f *testing.F) {
 		}
 	})
 }
+
+func TestRedisRecordsAKeyOnce(t *testing.T) {
+	store, client := raw(t)
+	f := func(key string, life time.Duration, want bool) {
+		t.Helper()
+		fresh, err := store.Once(t.Context(), key, life)
+		if err != nil || fresh != want {
+			t.Errorf("%s: fresh %v, %v", key, fresh, err)
+		}
+	}
+	f("dpop:a", time.Minute, true)
+	f("dpop:a", time.Minute, false)
+	f("dpop:b", time.Minute, true)
+	if left := client.PTTL(t.Context(), "dpop:a").Val(); left <= 0 || left > time.Minute {
+		t.Errorf("the key stays for %v", left)
+	}
+}
