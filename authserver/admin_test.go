@@ -181,3 +181,34 @@ func TestAdminKeysRevocationsAudit(t *testing.T) {
 		t.Error("active after the issuer's epoch")
 	}
 }
+
+func TestAdminCreatesClientsThatProveThemselvesByKeys(t *testing.T) {
+	e := start(t)
+	key := newClientKey(t, "ES256", "k1")
+	set := string(jwks(t, key))
+	made := e.admin("POST", "/api/v1/clients", `{"id":"keyed","grants":["client_credentials"],"scopes":["read:orders"],
+		"token_endpoint_auth_method":"private_key_jwt","jwks":`+set+`,"resources":["https://orders.example.com"]}`).want(t, 201, "")
+	if made.str("secret") != "" || made.json["public"] != false {
+		t.Errorf("answer %s", made.body)
+	}
+	got := e.token("", "", asserted(e.assertion(key, "keyed", nil, nil), "grant_type", "client_credentials")).want(t, 200, "")
+	if claims(t, got.str("access_token"), 1)["aud"] != "https://orders.example.com" {
+		t.Errorf("answer %s", got.body)
+	}
+	shown := e.admin("GET", "/api/v1/clients/keyed", "").want(t, 200, "")
+	if shown.str("token_endpoint_auth_method") != "private_key_jwt" || shown.json["jwks"] == nil {
+		t.Errorf("shown %s", shown.body)
+	}
+	f := func(rest, problem string) {
+		t.Helper()
+		e.admin("POST", "/api/v1/clients", `{"id":"x","grants":["client_credentials"],`+rest+`}`).problem(t, 400, problem)
+	}
+	f(`"token_endpoint_auth_method":"private_key_jwt"`, "jwks or jwks_uri is missing")
+	f(`"token_endpoint_auth_method":"private_key_jwt","jwks":{"keys":[{"kty":"oct","k":"AAAA"}]}`, "private part")
+	f(`"token_endpoint_auth_method":"private_key_jwt","jwks_uri":"http://example.com/"`, "https")
+	f(`"token_endpoint_auth_method":"tls_client_auth"`, "exactly one")
+	f(`"token_endpoint_auth_method":"magic"`, "does not exist")
+	f(`"public":true,"token_endpoint_auth_method":"private_key_jwt"`, "public client")
+	e.admin("PUT", "/api/v1/clients/keyed", `{"grants":["client_credentials"],"scopes":[],"token_endpoint_auth_method":"none"}`).problem(t, 400, "cannot be changed")
+	e.admin("POST", "/api/v1/clients/keyed/secret", "").problem(t, 409, "no secret")
+}

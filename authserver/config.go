@@ -112,6 +112,16 @@ func (c Client) stored() (store.Client, error) {
 	return s, nil
 }
 
+// Check reports everything that is wrong with the client by itself: whether
+// its scopes and resources exist is known to the server only.
+func (c Client) Check() error {
+	s, err := c.stored()
+	if err != nil {
+		return err
+	}
+	return clients.Validate(s, func(string) bool { return true })
+}
+
 // Observer counts what the server does.
 type Observer interface {
 	// TokenIssued counts an access token by grant type and by how the client

@@ -248,6 +248,9 @@ func keysOf(t reflect.Type, seen map[reflect.Type]bool) (keys []string) {
 	}
 	seen[t] = true
 	for i := range t.NumField() {
+		if t.Field(i).Anonymous {
+			keys = append(keys, keysOf(t.Field(i).Type, seen)...)
+		}
 		if key := t.Field(i).Tag.Get("yaml"); key != "" && key != "-" {
 			keys = append(append(keys, key), keysOf(t.Field(i).Type, seen)...)
 		}

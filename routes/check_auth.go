@@ -43,6 +43,7 @@ func (c *checker) authServer(a *AuthServer) {
 	atLeast(c, &r.TTL, "refresh_token: ttl", time.Minute)
 	within(c, &r.Idle, "refresh_token: idle", time.Minute, max(r.TTL, time.Minute))
 	within(c, r.Grace, "refresh_token: grace", 0, time.Minute)
+	c.demands(&a.Demands)
 	if a.Audit.Retention != 0 || c.written(&a.Audit.Retention) {
 		atLeast(c, &a.Audit.Retention, "audit: retention", 24*time.Hour)
 	}
@@ -190,13 +191,14 @@ func (c *checker) client(client *Client, a *AuthServer) {
 		c.report(c.at(&client.Secret, client.Pos), "secret is empty; leave it out for a public client")
 	case secret != "" && len(secret) < minSecret:
 		c.report(c.at(&client.Secret, client.Pos), "secret is shorter than %d characters", minSecret)
-	case secret == "" && asks:
+	case !client.provesItself() && asks:
 		c.report(client.Pos, "the client %q needs a secret for introspection", client.ID)
-	case secret == "" && has("client_credentials"):
+	case !client.provesItself() && has("client_credentials"):
 		c.report(client.Pos, "the client %q needs a secret for client_credentials", client.ID)
-	case secret == "" && client.SkipConsent:
+	case !client.provesItself() && client.SkipConsent:
 		c.report(c.at(&client.SkipConsent, client.Pos), "skip_consent: the client %q has no secret, so anybody could pretend to be it", client.ID)
 	}
+	c.clientProof(client, a)
 	c.exchange(client, a, has("token-exchange"))
 	c.backchannel(client)
 	if has("authorization_code") && len(client.RedirectURIs) == 0 && !c.broken(&client.RedirectURIs) {
@@ -273,7 +275,7 @@ func (c *checker) exchange(client *Client, a *AuthServer, has bool) {
 		return
 	case !has:
 		c.report(x.Pos, "exchange is for the grant token-exchange, which the client %q does not have", client.ID)
-	case client.Secret.Reveal() == "" && !c.broken(&client.Secret):
+	case !client.provesItself() && !c.broken(&client.Secret):
 		c.report(client.Pos, "the client %q needs a secret for token-exchange", client.ID)
 	}
 	if len(x.SubjectTokensFrom) == 0 && !c.broken(&x.SubjectTokensFrom) {
@@ -284,17 +286,7 @@ func (c *checker) exchange(client *Client, a *AuthServer, has bool) {
 			c.report(c.at(s, x.Pos), "exchange: the scope %q is not one of the client's scopes", *s)
 		}
 	}
-	known := []string{a.Audience}
-	for _, r := range c.file.Routes {
-		if r.Auth != nil && r.Auth.Audience != "" {
-			known = append(known, r.Auth.Audience)
-		}
-	}
-	for i := range x.Audiences {
-		if s := &x.Audiences[i]; !slices.Contains(known, *s) && !c.broken(s) {
-			c.suggest(c.at(s, x.Pos), nearest(*s, known), "exchange: no route has the audience %q", *s)
-		}
-	}
+	c.knownResources("exchange: ", x.Audiences, x.Pos, a)
 }
 
 // redirectProblem says what is wrong with a redirect URI, empty for nothing.

@@ -142,6 +142,7 @@ type AuthServer struct {
 	// ClientRegistration lets clients register themselves; absent: they cannot.
 	ClientRegistration *ClientRegistration `yaml:"client_registration"`
 	Users              []User              `yaml:"users"`
+	Demands
 	// Theme is a folder that changes how pages look, relative to the file.
 	Theme string `yaml:"theme"`
 	Audit Audit  `yaml:"audit"`
@@ -186,6 +187,7 @@ type Client struct {
 	BackchannelLogoutSessionRequired bool   `yaml:"backchannel_logout_session_required"`
 	// Exchange goes with the grant token-exchange.
 	Exchange *Exchange `yaml:"exchange"`
+	ClientProof
 }
 
 // Exchange is what a client may exchange tokens of others for.

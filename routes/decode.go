@@ -199,11 +199,11 @@ func (d *decoder) object(n *node, v reflect.Value, key string) bool {
 		i, ok := fields[e.key]
 		if ok && e.value.kind == mapping && unsupportedMappings[t] == e.key {
 			d.report(e.value.pos, "%s: a mapping is not supported by this version", e.key)
-			d.places[v.Field(i).Addr().Interface()] = place{e.value.pos, true}
+			d.places[v.FieldByIndex(i).Addr().Interface()] = place{e.value.pos, true}
 			continue
 		}
 		if ok {
-			d.value(e.value, v.Field(i), e.key)
+			d.value(e.value, v.FieldByIndex(i), e.key)
 			continue
 		}
 		if t == typeRoute && slices.Contains(d.options.Plugins, e.key) {
@@ -219,7 +219,7 @@ func (d *decoder) object(n *node, v reflect.Value, key string) bool {
 	return true
 }
 
-func (d *decoder) unknown(e entry, t reflect.Type, fields map[string]int) {
+func (d *decoder) unknown(e entry, t reflect.Type, fields map[string][]int) {
 	if slices.Contains(unsupported[t], e.key) {
 		d.report(e.pos, "%s is not supported by this version", e.key)
 		return
@@ -235,17 +235,24 @@ func (d *decoder) unknown(e entry, t reflect.Type, fields map[string]int) {
 	d.problems = append(d.problems, p)
 }
 
-// fieldsOf maps the keys of a struct to its fields.
-func fieldsOf(t reflect.Type) map[string]int {
-	fields := make(map[string]int, t.NumField())
+// fieldsOf maps the keys of a struct to its fields; those of an embedded struct
+// are its own.
+func fieldsOf(t reflect.Type) map[string][]int {
+	fields := make(map[string][]int, t.NumField())
 	for i := range t.NumField() {
 		f := t.Field(i)
+		if f.Anonymous {
+			for name, inner := range fieldsOf(f.Type) {
+				fields[name] = append([]int{i}, inner...)
+			}
+			continue
+		}
 		name, _, _ := strings.Cut(f.Tag.Get("yaml"), ",")
 		if name == "" {
 			name = strings.ToLower(f.Name)
 		}
 		if f.IsExported() && name != "-" && f.Type != typePos {
-			fields[name] = i
+			fields[name] = []int{i}
 		}
 	}
 	return fields

@@ -178,6 +178,7 @@ func (c *checker) authServerDefaults(a *AuthServer) {
 	orDefault(c, &a.CodeTTL, time.Minute)
 	orDefault(c, &a.SessionTTL, 12*time.Hour)
 	orDefault(c, &a.KeyRotation, 720*time.Hour)
+	c.demandDefaults(&a.Demands)
 	orDefault(c, &a.RefreshToken.TTL, 720*time.Hour)
 	orDefault(c, &a.RefreshToken.Idle, min(168*time.Hour, a.RefreshToken.TTL))
 	if a.RefreshToken.Grace == nil {

@@ -14,30 +14,27 @@ import (
 
 // clientView is a client as the API shows and takes it.
 type clientView struct {
-	ID                       string                `json:"id"`
-	Name                     string                `json:"name,omitempty"`
-	Public                   bool                  `json:"public"`
-	Grants                   []string              `json:"grants"`
-	Scopes                   []string              `json:"scopes"`
-	RedirectURIs             []string              `json:"redirect_uris,omitempty"`
-	PostLogout               []string              `json:"post_logout_redirect_uris,omitempty"`
-	SkipConsent              bool                  `json:"skip_consent,omitempty"`
-	Exchange                 *store.ExchangePolicy `json:"exchange,omitempty"`
-	BackchannelLogoutURI     string                `json:"backchannel_logout_uri,omitempty"`
-	BackchannelLogoutSession bool                  `json:"backchannel_logout_session_required,omitempty"`
-	Disabled                 bool                  `json:"disabled,omitempty"`
-	Declared                 bool                  `json:"declared"`
-	Created                  *time.Time            `json:"created,omitempty"`
+	ID           string     `json:"id"`
+	Name         string     `json:"name,omitempty"`
+	Public       bool       `json:"public"`
+	Grants       []string   `json:"grants"`
+	Scopes       []string   `json:"scopes"`
+	RedirectURIs []string   `json:"redirect_uris,omitempty"`
+	PostLogout   []string   `json:"post_logout_redirect_uris,omitempty"`
+	SkipConsent  bool       `json:"skip_consent,omitempty"`
+	Disabled     bool       `json:"disabled,omitempty"`
+	Declared     bool       `json:"declared"`
+	Created      *time.Time `json:"created,omitempty"`
 	// Secret is shown once, where it was made.
 	Secret string `json:"secret,omitempty"`
+	store.ClientSettings
 }
 
 func showClient(c *clients.Client) clientView {
 	return clientView{
 		ID: c.ID, Name: c.Name, Public: c.Public(), Grants: list(c.Grants), Scopes: list(c.Scopes),
-		RedirectURIs: c.RedirectURIs, PostLogout: c.PostLogoutRedirectURIs, SkipConsent: c.SkipConsent, Exchange: c.Exchange,
-		BackchannelLogoutURI: c.BackchannelLogoutURI, BackchannelLogoutSession: c.BackchannelLogoutSession,
-		Disabled: c.Disabled, Declared: c.Declared, Created: stamp(c.Created),
+		RedirectURIs: c.RedirectURIs, PostLogout: c.PostLogoutRedirectURIs, SkipConsent: c.SkipConsent,
+		Disabled: c.Disabled, Declared: c.Declared, Created: stamp(c.Created), ClientSettings: c.ClientSettings,
 	}
 }
 
@@ -52,9 +49,19 @@ func list(s []string) []string {
 func (v clientView) into(c store.Client) store.Client {
 	c.Name, c.Grants, c.Scopes, c.RedirectURIs = v.Name, clients.GrantTypes(v.Grants), v.Scopes, v.RedirectURIs
 	c.PostLogoutRedirectURIs, c.SkipConsent, c.Disabled = v.PostLogout, v.SkipConsent, v.Disabled
-	c.Exchange = v.Exchange
-	c.BackchannelLogoutURI, c.BackchannelLogoutSession = v.BackchannelLogoutURI, v.BackchannelLogoutSession
+	c.ClientSettings = v.ClientSettings
 	return c
+}
+
+// usesSecret reports whether a secret is to be made for a new client.
+func usesSecret(v clientView) bool {
+	switch v.AuthMethod {
+	case "":
+		return !v.Public
+	case clients.SecretBasic, clients.SecretPost:
+		return true
+	}
+	return false
 }
 
 func (a *api) listClients(w http.ResponseWriter, r *http.Request) error {
@@ -104,9 +111,12 @@ func (a *api) addClient(w http.ResponseWriter, r *http.Request) error {
 	if _, ok := a.Clients.Declared(v.ID); ok {
 		return refuse(http.StatusConflict, "client %q is declared in the configuration", v.ID)
 	}
+	if v.Public && v.AuthMethod != "" && v.AuthMethod != clients.None {
+		return refuse(http.StatusBadRequest, "a public client has no token_endpoint_auth_method but none")
+	}
 	c := v.into(store.Client{ID: v.ID, Created: a.Now()})
 	var secret string
-	if !v.Public {
+	if usesSecret(v) {
 		var hash store.Digest
 		secret, hash = clients.NewSecret()
 		c.SecretHashes = []store.Digest{hash}
@@ -135,8 +145,9 @@ func (a *api) updateClient(w http.ResponseWriter, r *http.Request) error {
 	if err := decode(r, &v); err != nil {
 		return err
 	}
-	if v.ID != "" && v.ID != old.ID || v.Public != (len(old.SecretHashes) == 0) || v.Secret != "" {
-		return refuse(http.StatusBadRequest, "id, public and secret cannot be changed: make another client, or rotate the secret")
+	before := clients.Client{Client: old}
+	if v.ID != "" && v.ID != old.ID || v.Public != before.Public() || v.AuthMethod != old.AuthMethod || v.Secret != "" {
+		return refuse(http.StatusBadRequest, "id, public, token_endpoint_auth_method and secret cannot be changed: make another client, or rotate the secret")
 	}
 	c := v.into(old)
 	if err := clients.Validate(c, a.Scopes.Known); err != nil {
@@ -197,7 +208,7 @@ func (a *api) rotateSecret(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	if len(c.SecretHashes) == 0 {
-		return refuse(http.StatusConflict, "client %q is public: it has no secret", c.ID)
+		return refuse(http.StatusConflict, "client %q has no secret", c.ID)
 	}
 	secret, hash := clients.NewSecret()
 	hashes := []store.Digest{hash}

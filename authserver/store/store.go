@@ -266,7 +266,7 @@ type ClientSettings struct {
 	// BackchannelLogoutURI is told when a session that the client took part in
 	// ends; BackchannelLogoutSession: the client cannot do without the `sid`.
 	BackchannelLogoutURI     string `json:"backchannel_logout_uri,omitempty"`
-	BackchannelLogoutSession bool   `json:"backchannel_logout_session,omitempty"`
+	BackchannelLogoutSession bool   `json:"backchannel_logout_session_required,omitempty"`
 	// Exchange is what the client may do with tokens of others; nil: nothing.
 	Exchange *ExchangePolicy `json:"exchange,omitempty"`
 

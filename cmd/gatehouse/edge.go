@@ -28,8 +28,7 @@ import (
 type edge struct {
 	plugins  []plugins.Plugin
 	verifier *auth.Verifier
-	limiter  *ratelimit.Plugin
-	redis    *ratelimit.Redis // nil: this process counts for itself
+	limits   *limits
 	consul   *discovery.Cache // nil: no service is in Consul
 	static   *discovery.Cache
 }
@@ -42,8 +41,8 @@ func (noKeys) Refresh(context.Context, string)                           {}
 func (noKeys) Generation() uint64                                        { return 0 }
 
 // newEdge builds the edge of file; i is nil in a process that enforces only.
-func newEdge(file *routes.File, i *issuer, logger *slog.Logger, registry *prometheus.Registry) (*edge, error) {
-	e := &edge{static: discovery.NewCache(static.New(static.Config{
+func newEdge(file *routes.File, i *issuer, limits *limits, logger *slog.Logger, registry *prometheus.Registry) (*edge, error) {
+	e := &edge{limits: limits, static: discovery.NewCache(static.New(static.Config{
 		Report: func(q discovery.Query, err error) { logger.Warn("targets", "query", q.String(), "error", err) },
 	}))}
 	verify := auth.VerifierConfig{KeyError: func(issuer string, err error) {
@@ -55,23 +54,19 @@ func newEdge(file *routes.File, i *issuer, logger *slog.Logger, registry *promet
 	if i != nil {
 		verify.Issuer, verify.Audience, verify.Keys = i.url, i.audience, i.ring
 		check.Denied, check.ResourceMetadata = i.denied, metadataURL(i.url)
+		check.Nonces = i.nonces
 		signer, ownIssuer = i.ring, i.url
 	}
 	e.verifier = auth.NewVerifier(verify)
 	check.Verifier = e.verifier
-	limits := ratelimit.Config{}
-	if url := file.Redis.Reveal(); url != "" {
-		var err error
-		if e.redis, err = ratelimit.NewRedis(url); err != nil {
-			return nil, fmt.Errorf("redis: %w", err)
-		}
-		limits.Store = e.redis
+	check.Proofs = auth.NewProofs(nil)
+	if limits.redis != nil {
+		check.Proofs = auth.NewProofs(limits.redis)
 	}
-	e.limiter = ratelimit.New(limits)
 	breakers, retries := breaker.New(), retry.New(nil)
 	e.plugins = all.All(all.Deps{
 		Auth: auth.New(check), Identity: auth.NewIdentity(signer, ownIssuer),
-		RateLimit: e.limiter, Breaker: breakers, Retry: retries,
+		RateLimit: limits.limiter, Breaker: breakers, Retry: retries,
 	})
 	if file.Consul != nil {
 		source, err := consul.New(consul.Config{
@@ -89,7 +84,7 @@ func newEdge(file *routes.File, i *issuer, logger *slog.Logger, registry *promet
 		e.consul = discovery.NewCache(source, options...)
 		registerDiscovery(registry, e.consul, source.Counters())
 	}
-	registerLimiter(registry, e.limiter)
+	registerLimiter(registry, limits.limiter)
 	registerBreakers(registry, breakers)
 	registerRetries(registry, retries)
 	registerVerifier(registry, e.verifier)
@@ -124,18 +119,14 @@ func (e *edge) prepare(file *routes.File) error {
 
 func (e *edge) run(start func(string, func(context.Context) error)) {
 	start("token verifier", e.verifier.Run)
-	start("rate limiter", e.limiter.Run)
+	start("rate limiter", e.limits.limiter.Run)
 	start("targets", e.static.Run)
 	if e.consul != nil {
 		start("consul", e.consul.Run)
 	}
 }
 
-func (e *edge) close() {
-	if e.redis != nil {
-		_ = e.redis.Close()
-	}
-}
+func (e *edge) close() { e.limits.close() }
 
 // checkFile is what `check` does beyond reading: it builds everything that
 // `run` would, dials nothing, and runs the file's tests.
@@ -155,7 +146,7 @@ func checkFile(file *routes.File) error {
 		}),
 		Logger: slog.New(slog.DiscardHandler), Now: time.Now,
 	})
-	return errors.Join(checkCertificates(file), gw.Check(file), runTests(file), checkTheme(file))
+	return errors.Join(checkCertificates(file), checkClients(file), gw.Check(file), runTests(file), checkTheme(file))
 }
 
 // checkTheme tries the pages of the file's theme.

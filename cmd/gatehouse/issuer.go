@@ -20,6 +20,8 @@ import (
 	asadmin "github.com/gatehouse/gatehouse/authserver/admin"
 	"github.com/gatehouse/gatehouse/authserver/audit"
 	"github.com/gatehouse/gatehouse/authserver/clients"
+	"github.com/gatehouse/gatehouse/authserver/dpop"
+	"github.com/gatehouse/gatehouse/authserver/fetch"
 	"github.com/gatehouse/gatehouse/authserver/keys"
 	"github.com/gatehouse/gatehouse/authserver/oauth"
 	"github.com/gatehouse/gatehouse/authserver/register"
@@ -36,7 +38,8 @@ import (
 type issuer struct {
 	url      string
 	audience string
-	host     string // canonical, without port
+	nonces   *dpop.Nonces // nil: proofs need none
+	host     string       // canonical, without port
 	port     string
 	patterns []string
 	dev      bool
@@ -54,7 +57,7 @@ type issuer struct {
 // resourceMetadata is the path of the document of RFC 9728.
 const resourceMetadata = "/.well-known/oauth-protected-resource"
 
-func openIssuer(ctx context.Context, file *routes.File, dev bool, logger *slog.Logger, registry *prometheus.Registry) (i *issuer, err error) {
+func openIssuer(ctx context.Context, file *routes.File, dev bool, limits *limits, logger *slog.Logger, registry *prometheus.Registry) (i *issuer, err error) {
 	a := file.AuthServer
 	u, err := url.Parse(a.Issuer)
 	if err != nil {
@@ -98,7 +101,13 @@ func openIssuer(ctx context.Context, file *routes.File, dev bool, logger *slog.L
 	if a.RefreshToken.Grace != nil {
 		grace = *a.RefreshToken.Grace
 	}
+	tokenLimits, err := limits.tokens(a.TokenLimits)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", a.Pos, err)
+	}
 	i.server, err = authserver.New(opening, authserver.Config{
+		RequirePAR: a.RequirePAR, DPoPNonce: a.RequireDPoPNonce, MutualTLS: mutualTLS(file), Limits: tokenLimits,
+		Fetch:  fetch.New(fetch.Config{Networks: fetchNetworks(file, dev)}),
 		Issuer: a.Issuer, Insecure: insecure(file), Audience: a.Audience, AccessTokenTTL: a.AccessTokenTTL, CodeTTL: a.CodeTTL, SessionTTL: a.SessionTTL,
 		RefreshTTL: a.RefreshToken.TTL, RefreshIdle: a.RefreshToken.Idle, RefreshGrace: grace,
 		Declared: declared(file), Store: i.store, Keys: i.ring, AuditRetention: a.Audit.Retention,
@@ -106,6 +115,9 @@ func openIssuer(ctx context.Context, file *routes.File, dev bool, logger *slog.L
 	})
 	if err != nil {
 		return nil, err
+	}
+	if a.RequireDPoPNonce {
+		i.nonces = authserver.Nonces(i.ring)
 	}
 	i.denied = auth.NewDenied(a.Issuer)
 	if err := i.openFeed(file, logger); err != nil {
@@ -126,17 +138,7 @@ func declared(file *routes.File) authserver.Declared {
 	a := file.AuthServer
 	d := authserver.Declared{Scopes: a.Scopes, Theme: a.Theme}
 	for _, c := range a.Clients {
-		one := authserver.Client{
-			ID: c.ID, Name: c.Name, Secret: c.Secret.Reveal(), Grants: c.Grants, Scopes: c.Scopes,
-			RedirectURIs: c.RedirectURIs, PostLogoutRedirectURIs: c.PostLogoutRedirectURIs, SkipConsent: c.SkipConsent,
-		}
-		one.BackchannelLogoutURI, one.BackchannelLogoutSession = c.BackchannelLogoutURI, c.BackchannelLogoutSessionRequired
-		if x := c.Exchange; x != nil {
-			one.Exchange = &store.ExchangePolicy{
-				SubjectTokensFrom: x.SubjectTokensFrom, Audiences: x.Audiences, Scopes: x.Scopes, Delegation: x.Delegation,
-			}
-		}
-		d.Clients = append(d.Clients, one)
+		d.Clients = append(d.Clients, declaredClient(c))
 	}
 	if r := a.ClientRegistration; r != nil {
 		d.Registration = &register.Policy{Open: r.Open, Scopes: r.Scopes, Grants: clients.GrantTypes(r.Grants)}

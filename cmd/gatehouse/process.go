@@ -71,13 +71,18 @@ func newProcess(ctx context.Context, file *routes.File, dev bool, logger *slog.L
 			}
 		}
 	}()
+	limits, err := newLimits(file)
+	if err != nil {
+		return nil, err
+	}
+	opened = append(opened, limits.close)
 	if file.AuthServer != nil {
-		if p.issuer, err = openIssuer(ctx, file, dev, logger, p.registry); err != nil {
+		if p.issuer, err = openIssuer(ctx, file, dev, limits, logger, p.registry); err != nil {
 			return nil, err
 		}
 		opened = append(opened, p.issuer.close)
 	}
-	if p.edge, err = newEdge(file, p.issuer, logger, p.registry); err != nil {
+	if p.edge, err = newEdge(file, p.issuer, limits, logger, p.registry); err != nil {
 		return nil, err
 	}
 	opened = append(opened, p.edge.close)
