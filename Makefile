@@ -4,7 +4,7 @@ BIN := bin
 CACHE ?= $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/gatehouse
 export GATEHOUSE_TEST_CONSUL ?= $(CACHE)/consul
 
-.PHONY: run test quick build bench lint servers cluster clean
+.PHONY: run test quick build bench bench-authserver lint servers cluster clean
 
 run:
 	$(GO) run ./cmd/gatehouse dev
@@ -31,6 +31,10 @@ cluster: servers
 
 bench:
 	$(GO) run ./loadtest/bench -write
+
+# The authorization server's endpoints beside npm oidc-provider.
+bench-authserver: servers
+	GATEHOUSE_TEST_REQUIRE=all $(GO) test -count=1 -timeout 30m -v ./loadtest/authbench -measure
 
 lint:
 	test -z "$$(gofmt -l $$(git ls-files '*.go'))"

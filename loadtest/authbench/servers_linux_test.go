@@ -1,0 +1,334 @@
+package authbench
+
+import (
+	"bufio"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"html"
+	"io"
+	"net"
+	"net/http"
+	"net/http/cookiejar"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/gatehouse/gatehouse/loadtest/servers"
+)
+
+func secret() string {
+	var b [24]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}
+
+const configuration = `listeners: [{address: "%[1]s"}]
+admin: {address: "%[2]s", token: "%[3]s"}
+store: "%[4]s"
+authserver:
+  issuer: http://%[1]s
+  key_encryption_key: "%[5]s"
+  scopes: {"read:orders": Read your orders}
+  clients:
+    - {id: batch, secret: "%[6]s", grants: [client_credentials], scopes: ["read:orders"]}
+    - {id: asker, secret: "%[6]s", scopes: ["gatehouse:introspect"]}
+    - id: web
+      secret: "%[6]s"
+      grants: [authorization_code, refresh_token]
+      redirect_uris: [https://app.example.com/callback]
+      scopes: [openid, "read:orders"]
+      skip_consent: true
+  users: [{name: alice, password: "%[6]s"}]
+`
+
+// gatehouse starts ours over PostgreSQL and returns its rows.
+func gatehouse(t *testing.T) []*row {
+	t.Helper()
+	dir, password := t.TempDir(), secret()
+	binary := filepath.Join(dir, "gatehouse")
+	build := exec.Command("go", "build", "-o", binary, "./cmd/gatehouse")
+	build.Dir = filepath.Join("..", "..")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build gatehouse: %v\n%s", err, out)
+	}
+	listen, admin := loopback(t), loopback(t)
+	var kek [32]byte
+	_, _ = rand.Read(kek[:]) // never fails
+	file := filepath.Join(dir, "gatehouse.yaml")
+	text := fmt.Sprintf(configuration, listen, admin, secret(), servers.StartPostgres(t).Database(),
+		base64.StdEncoding.EncodeToString(kek[:]), password)
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	log, err := os.Create(filepath.Join(dir, "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	cmd := command(binary, "run", "-c", file)
+	cmd.Stdout, cmd.Stderr = log, log
+	pid := run(t, cmd)
+	t.Cleanup(func() {
+		if t.Failed() {
+			out, _ := os.ReadFile(log.Name())
+			t.Logf("output of gatehouse:\n%s", out[max(0, len(out)-4000):])
+		}
+	})
+	base := "http://" + listen
+	await(t, base+"/.well-known/openid-configuration")
+	token := base + "/oauth/token"
+	return []*row{
+		issue("gatehouse: client_credentials, ES256", token, "batch", password, nil, pid),
+		refresh(t, "gatehouse: refresh, rotated", base, password, pid),
+		introspect(t, "gatehouse: introspection", token, base+"/oauth/introspect", "batch", password, [2]string{"asker", password}, pid),
+		fetch("gatehouse: JWKS", base+"/oauth/jwks", pid),
+		fetch("gatehouse: discovery", base+"/.well-known/openid-configuration", pid),
+	}
+}
+
+// provider starts npm oidc-provider, with its store in memory, and returns its
+// rows. Its refresh tokens come only from a browser's login, which its
+// development pages make by hand: there is no row of it.
+func provider(t *testing.T) []*row {
+	t.Helper()
+	node := servers.Need(t, "node", "node")
+	clients := filepath.Join("..", "..", "tools", "clients")
+	if _, err := os.Stat(filepath.Join(clients, "node_modules")); err != nil {
+		servers.Missing(t, "the npm clients are not installed: npm ci in tools/clients")
+	}
+	password, audience := secret(), "https://orders.example.com"
+	arg, err := json.Marshal(map[string]string{"audience": audience, "secret": password})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := command(node, "oidc-provider.mjs", string(arg))
+	cmd.Dir = clients
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { in.Close() })
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid := run(t, cmd)
+	line, err := bufio.NewReader(out).ReadBytes('\n')
+	if err != nil {
+		t.Fatalf("oidc-provider says nothing: %v", err)
+	}
+	go io.Copy(io.Discard, out)
+	var said struct{ Issuer string }
+	if err := json.Unmarshal(line, &said); err != nil {
+		t.Fatal(err)
+	}
+	token := said.Issuer + "/token"
+	return []*row{
+		issue("oidc-provider: client_credentials, ES256", token, "partner", password, url.Values{"resource": {audience}}, pid),
+		introspect(t, "oidc-provider: introspection, opaque tokens", token, said.Issuer+"/token/introspection", "partner", password, [2]string{"partner", password}, pid),
+		fetch("oidc-provider: JWKS", said.Issuer+"/jwks", pid),
+		fetch("oidc-provider: discovery", said.Issuer+"/.well-known/openid-configuration", pid),
+	}
+}
+
+func command(words ...string) *exec.Cmd {
+	cmd := exec.Command(words[0], words[1:]...)
+	cmd.Env = append(os.Environ(), "NODE_ENV=production")
+	return cmd
+}
+
+// run starts cmd, on the last core if there is more than one, and ends it with
+// the test.
+func run(t *testing.T, cmd *exec.Cmd) (pid int) {
+	t.Helper()
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var before, one unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &before); err != nil {
+		t.Fatal(err)
+	}
+	if last := runtime.NumCPU() - 1; last > 0 {
+		one.Set(last)
+		if err := unix.SchedSetaffinity(0, &one); err != nil {
+			t.Fatal(err)
+		}
+	}
+	err := cmd.Start()
+	if e := unix.SchedSetaffinity(0, &before); e != nil {
+		err = errors.Join(err, e)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill() // it may have ended
+		_ = cmd.Wait()
+	})
+	return cmd.Process.Pid
+}
+
+func loopback(t *testing.T) string {
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(servers.FreePort(t)))
+}
+
+func await(t *testing.T, link string) {
+	t.Helper()
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		resp, err := client.Get(link)
+		if err == nil {
+			resp.Body.Close()
+			if resp.StatusCode == http.StatusOK {
+				return
+			}
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%s does not answer: %v", link, err)
+		}
+	}
+}
+
+// refresh is a row of families of refresh tokens, one for each caller, each
+// rotated again and again.
+func refresh(t *testing.T, title, base, password string, pid int) *row {
+	t.Helper()
+	b := signedIn(t, base, password)
+	tokens := make([]string, callers)
+	for i := range tokens {
+		tokens[i] = b.grant(t)
+	}
+	return &row{title: title, pid: pid, ask: func(ctx context.Context, caller int) error {
+		answer, err := post(ctx, base+"/oauth/token", "web", password, url.Values{"grant_type": {"refresh_token"}, "refresh_token": {tokens[caller]}})
+		if err != nil {
+			return err
+		}
+		next, _ := answer["refresh_token"].(string)
+		if next == "" || next == tokens[caller] {
+			return errors.New("the refresh token was not rotated")
+		}
+		tokens[caller] = next
+		return nil
+	}}
+}
+
+// person is a browser in which alice has signed in.
+type person struct {
+	http           *http.Client
+	base, password string
+}
+
+func signedIn(t *testing.T, base, password string) *person {
+	t.Helper()
+	jar, err := cookiejar.New(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &person{http: &http.Client{Jar: jar, CheckRedirect: client.CheckRedirect, Timeout: client.Timeout}, base: base, password: password}
+}
+
+var (
+	formTag     = regexp.MustCompile(`<form[^>]*\baction="([^"]*/oauth/login[^"]*)"`)
+	hiddenInput = regexp.MustCompile(`<input type="hidden" name="([^"]*)" value="([^"]*)">`)
+)
+
+// grant gets a first refresh token, signing in where that is asked for.
+func (p *person) grant(t *testing.T) string {
+	t.Helper()
+	var raw [32]byte
+	_, _ = rand.Read(raw[:]) // never fails
+	verifier := base64.RawURLEncoding.EncodeToString(raw[:])
+	sum := sha256.Sum256([]byte(verifier))
+	const callback = "https://app.example.com/callback"
+	link := p.base + "/oauth/authorize?" + url.Values{
+		"response_type": {"code"}, "client_id": {"web"}, "redirect_uri": {callback}, "scope": {"openid read:orders"},
+		"code_challenge": {base64.RawURLEncoding.EncodeToString(sum[:])}, "code_challenge_method": {"S256"},
+	}.Encode()
+	var form url.Values
+	for range 10 {
+		to, page := p.visit(t, link, form)
+		form = nil
+		if strings.HasPrefix(to, callback) {
+			u, err := url.Parse(to)
+			if err != nil {
+				t.Fatal(err)
+			}
+			answer, err := post(t.Context(), p.base+"/oauth/token", "web", p.password, url.Values{
+				"grant_type": {"authorization_code"}, "code": {u.Query().Get("code")}, "redirect_uri": {callback}, "code_verifier": {verifier},
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return answer["refresh_token"].(string)
+		}
+		if to != "" {
+			link = to
+			continue
+		}
+		action := formTag.FindStringSubmatch(page)
+		if action == nil {
+			t.Fatal("neither a redirect nor a login page")
+		}
+		form = url.Values{"username": {"alice"}, "password": {p.password}}
+		for _, m := range hiddenInput.FindAllStringSubmatch(page, -1) {
+			form.Set(m[1], html.UnescapeString(m[2]))
+		}
+		link = p.resolve(t, link, html.UnescapeString(action[1]))
+	}
+	t.Fatal("the login does not end")
+	return ""
+}
+
+func (p *person) visit(t *testing.T, link string, form url.Values) (to, page string) {
+	t.Helper()
+	method := http.MethodGet
+	if form != nil {
+		method = http.MethodPost
+	}
+	req, err := http.NewRequest(method, link, strings.NewReader(form.Encode()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if form != nil {
+		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		req.Header.Set("Origin", p.base)
+	}
+	resp, err := p.http.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l := resp.Header.Get("Location"); l != "" {
+		return p.resolve(t, link, l), ""
+	}
+	return "", string(body)
+}
+
+func (p *person) resolve(t *testing.T, from, to string) string {
+	t.Helper()
+	u, err := url.Parse(from)
+	if err == nil {
+		u, err = u.Parse(to)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u.String()
+}
