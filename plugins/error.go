@@ -65,15 +65,22 @@ const (
 	ClaimMissing     = "claim_missing"
 	AudienceMismatch = "audience_mismatch"
 	IssuerUntrusted  = "issuer_untrusted"
-	APIKeyMissing    = "api_key_missing"
-	APIKeyInvalid    = "api_key_invalid"
-	APIKeyExpired    = "api_key_expired"
+	// ConditionDenied: the route's condition does not hold, or has no answer.
+	ConditionDenied = "condition_denied"
+	APIKeyMissing   = "api_key_missing"
+	APIKeyInvalid   = "api_key_invalid"
+	APIKeyExpired   = "api_key_expired"
 	// KeysUnavailable means that the issuer's keys cannot be had now, so its
 	// tokens cannot be judged.
 	KeysUnavailable = "keys_unavailable"
 	// CertificateMissing means that the client showed no certificate in
 	// the TLS handshake.
 	CertificateMissing = "client_certificate_required"
+
+	// ForwardAuthDenied is recorded where another service refused the request
+	// and its answer was relayed; ForwardAuthSilent: it gave no answer.
+	ForwardAuthDenied = "forward_auth_denied"
+	ForwardAuthSilent = "forward_auth_unavailable"
 
 	RateLimited        = "rate_limited"
 	LimiterUnavailable = "limiter_unavailable"
@@ -124,11 +131,14 @@ var titles = map[string]string{
 	ClaimMissing:       "The access token lacks a required claim",
 	AudienceMismatch:   "The access token is meant for another audience",
 	IssuerUntrusted:    "The access token's issuer is not trusted here",
+	ConditionDenied:    "The caller may not do this",
 	APIKeyMissing:      "An API key is required",
 	APIKeyInvalid:      "The API key is not valid",
 	APIKeyExpired:      "The API key has expired",
 	KeysUnavailable:    "The access token cannot be verified now",
 	CertificateMissing: "A client certificate is required",
+	ForwardAuthDenied:  "The request was refused by another service",
+	ForwardAuthSilent:  "It cannot be decided now whether the request may pass",
 	RateLimited:        "Too many requests",
 	LimiterUnavailable: "The rate limit cannot be checked now",
 	BreakerOpen:        "The service is failing and is given time to recover",
@@ -156,7 +166,7 @@ func AccessReason(code string) bool {
 	switch code {
 	case TokenMissing, TokenInvalid, TokenExpired, TokenNotYetValid, TokenRevoked, ProofInvalid,
 		ProofNonce, ProofRequired, BindingMismatch, ScopeMissing, ClaimMissing,
-		AudienceMismatch, IssuerUntrusted, APIKeyMissing, APIKeyInvalid, APIKeyExpired, KeysUnavailable, CertificateMissing,
+		AudienceMismatch, IssuerUntrusted, ConditionDenied, APIKeyMissing, APIKeyInvalid, APIKeyExpired, KeysUnavailable, CertificateMissing,
 		PrincipalMissing:
 		return true
 	}

@@ -43,6 +43,12 @@ type Retainer interface {
 	Retain(live []*routes.Route)
 }
 
+// Closer is implemented by plugins that hold what outlives requests.
+type Closer interface {
+	// Close is called once, when no request is under way any more.
+	Close()
+}
+
 // Preflighter is implemented by the plugin that answers CORS preflights.
 type Preflighter interface {
 	// Preflight returns what answers OPTIONS requests by which a browser asks

@@ -45,6 +45,8 @@ type Confirmation struct {
 type Claim struct {
 	Name   string
 	Values []string
+	// Value is the claim as encoding/json decodes it; never changed.
+	Value any
 }
 
 // HasScope reports whether the token was granted scope.

@@ -21,7 +21,6 @@ var unsupported = map[reflect.Type][]string{
 	reflect.TypeFor[Admin]():      {"probes", "tls"},
 	reflect.TypeFor[AuthServer](): {"feed"},
 	reflect.TypeFor[Service]():    {"health"},
-	reflect.TypeFor[Auth]():       {"condition"},
 	reflect.TypeFor[Route]():      {"revocation"},
 }
 

@@ -329,6 +329,9 @@ type Auth struct {
 	Audience  string              `yaml:"audience"`   // default: authserver.audience, for its own tokens
 	Issuers   []string            `yaml:"issuers"`    // default: every trusted one
 	Claims    map[string][]string `yaml:"claims"`     // each claim has one of the values
+	// Condition is an expression in CEL over the token and the request, for
+	// plugins/condition.
+	Condition Node `yaml:"condition"`
 	// MTLS is "required" where the client must have shown a certificate.
 	MTLS string `yaml:"mtls"`
 	// DPoP is "required" where only tokens that are bound to a key are good

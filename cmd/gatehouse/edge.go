@@ -126,7 +126,14 @@ func (e *edge) run(start func(string, func(context.Context) error)) {
 	}
 }
 
-func (e *edge) close() { e.limits.close() }
+func (e *edge) close() {
+	for _, p := range e.plugins {
+		if c, ok := p.(plugins.Closer); ok {
+			c.Close()
+		}
+	}
+	e.limits.close()
+}
 
 // checkFile is what `check` does beyond reading: it builds everything that
 // `run` would, dials nothing, and runs the file's tests.

@@ -4,11 +4,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/gatehouse/gatehouse/plugins"
 	"github.com/gatehouse/gatehouse/plugins/auth"
+	"github.com/gatehouse/gatehouse/plugins/condition"
 	"github.com/gatehouse/gatehouse/routes"
 )
 
@@ -54,7 +57,7 @@ func offlineVerifier(file *routes.File) (*auth.Verifier, error) {
 	if err := v.SetIssuers(file.Issuers); err != nil {
 		return nil, err
 	}
-	v.WantClaims(auth.ClaimsWanted(file.Routes))
+	v.WantClaims(append(auth.ClaimsWanted(file.Routes), plugins.ClaimsRead([]plugins.Plugin{condition.New()}, file.Routes)...))
 	return v, nil
 }
 
@@ -105,6 +108,12 @@ func decideTest(file *routes.File, t routes.Test, table *routes.Table, verifier 
 	if err == nil {
 		err = judge.Judge(m.Route, token)
 	}
+	if err == nil && token != nil {
+		err = conditionHolds(m.Route, &plugins.Exchange{
+			Method: []byte(method), Host: host, Path: path, Query: []byte(u.RawQuery), HasQuery: u.RawQuery != "",
+			Route: m.Route, Principal: token.Principal, Time: time.Now(), ClientIP: netip.IPv6Loopback(),
+		})
+	}
 	var refusal *plugins.Error
 	switch {
 	case errors.As(err, &refusal):
@@ -113,6 +122,15 @@ func decideTest(file *routes.File, t routes.Test, table *routes.Table, verifier 
 		return "", err
 	}
 	return allow, nil
+}
+
+// conditionHolds decides about auth.condition.
+func conditionHolds(r *routes.Route, x *plugins.Exchange) error {
+	step, err := condition.New().Build(r)
+	if err != nil || step == nil {
+		return err
+	}
+	return step(func(*plugins.Exchange) error { return nil })(x)
 }
 
 // caller makes the token that a test's request carries; nil for nobody.

@@ -15,7 +15,9 @@ import (
 	"github.com/gatehouse/gatehouse/plugins/breaker"
 	"github.com/gatehouse/gatehouse/plugins/canary"
 	"github.com/gatehouse/gatehouse/plugins/clientcert"
+	"github.com/gatehouse/gatehouse/plugins/condition"
 	"github.com/gatehouse/gatehouse/plugins/cors"
+	"github.com/gatehouse/gatehouse/plugins/forwardauth"
 	"github.com/gatehouse/gatehouse/plugins/headers"
 	"github.com/gatehouse/gatehouse/plugins/ipallow"
 	"github.com/gatehouse/gatehouse/plugins/ratelimit"
@@ -57,10 +59,13 @@ func All(d Deps) []plugins.Plugin {
 		// Behind these every request has a principal, or its route is public.
 		apikey.New(),
 		d.Auth,
+		condition.New(),
 		// All other limits come behind auth. Those by client or claim need the
 		// principal; those by route would else be used up for everybody by
 		// requests that auth refuses.
 		d.RateLimit,
+		// Limits spare whoever is asked, too.
+		forwardauth.New(),
 		// From here on there is one service: each has its own identity JWT,
 		// retries and breaker.
 		canary.New(),
@@ -84,5 +89,5 @@ func All(d Deps) []plugins.Plugin {
 // Names are the keys that plugins add to a route in the configuration file.
 // Those of auth, rate_limit and of services are part of the file itself.
 func Names() []string {
-	return []string{bodylimit.Name, cors.Name, headers.Name, ipallow.Name, redirect.Name}
+	return []string{bodylimit.Name, cors.Name, forwardauth.Name, headers.Name, ipallow.Name, redirect.Name}
 }

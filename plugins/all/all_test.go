@@ -62,8 +62,8 @@ func TestOrder(t *testing.T) {
 		names = append(names, p.Name())
 	}
 	want := []string{
-		"ip_allow", "cors", "headers", "redirect", "body_limit", "rate_limit", "mtls", "api_key", "auth", "rate_limit",
-		"canary", "headers", "rewrite", "retry", "breaker",
+		"ip_allow", "cors", "headers", "redirect", "body_limit", "rate_limit", "mtls", "api_key", "auth",
+		"condition", "rate_limit", "forward_auth", "canary", "headers", "rewrite", "retry", "breaker",
 	}
 	for i := range max(len(names), len(want)) {
 		if i >= len(names) || i >= len(want) || names[i] != want[i] {

@@ -2,6 +2,7 @@ package auth
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -148,7 +149,11 @@ func (c *claims) principal(t *trusted, need strict, wanted []string) (*plugins.P
 	}
 	for _, m := range c.further {
 		if slices.Contains(wanted, m.name) {
-			p.Claims = append(p.Claims, plugins.Claim{Name: m.name, Values: values(m.value)})
+			claim := plugins.Claim{Name: m.name, Values: values(m.value)}
+			if err := json.Unmarshal(m.value, &claim.Value); err != nil {
+				return nil, fmt.Errorf("%s: %w", m.name, err)
+			}
+			p.Claims = append(p.Claims, claim)
 		}
 	}
 	return p, nil
