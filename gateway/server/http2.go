@@ -190,10 +190,10 @@ func (f *framed) arm() error {
 	switch open := f.in.preface > 0 || f.in.block; {
 	case open && !f.armed:
 		f.armed = true
-		return f.SetReadDeadline(f.c.server.now().Add(f.c.server.limits.HeaderTimeout))
+		return f.Conn.SetReadDeadline(f.c.server.now().Add(f.c.server.limits.HeaderTimeout))
 	case !open && f.armed:
 		f.armed = false
-		return f.SetReadDeadline(time.Time{})
+		return f.Conn.SetReadDeadline(time.Time{})
 	}
 	return nil
 }
@@ -210,6 +210,16 @@ func (f *framed) Write(p []byte) (int, error) {
 	}
 	return len(p), nil
 }
+
+// SetDeadline implements net.Conn. The deadlines are ours: net/http would only
+// take them away.
+func (f *framed) SetDeadline(time.Time) error { return nil }
+
+// SetReadDeadline implements net.Conn; see SetDeadline.
+func (f *framed) SetReadDeadline(time.Time) error { return nil }
+
+// SetWriteDeadline implements net.Conn; see SetDeadline.
+func (f *framed) SetWriteDeadline(time.Time) error { return nil }
 
 // Close implements net.Conn.
 func (f *framed) Close() error {

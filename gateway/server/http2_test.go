@@ -456,12 +456,18 @@ func (w *raw) head(fields ...string) []byte {
 }
 
 // outcome is the status of the next response, or what ended its stream.
-func (w *raw) outcome(t testing.TB) string {
+func (w *raw) outcome(t testing.TB) string { return w.outcomeOf(t, 0) }
+
+// outcomeOf is outcome for one stream, any if it is 0.
+func (w *raw) outcomeOf(t testing.TB, stream uint32) string {
 	t.Helper()
 	for {
 		f, err := w.ReadFrame()
 		if err != nil {
 			return "closed"
+		}
+		if id := f.Header().StreamID; stream != 0 && id != 0 && id != stream {
+			continue
 		}
 		switch f := f.(type) {
 		case *http2.MetaHeadersFrame:
