@@ -122,6 +122,7 @@ func New(ctx context.Context, c Config) (*Server, error) {
 			RequirePAR: c.RequirePAR, MutualTLS: c.MutualTLS,
 		}),
 	}
+	s.users.Use(c.Directory, func(e store.AuditEvent) { s.audit.Line(context.Background(), e) })
 	second, err := newFactors(&c)
 	if err != nil {
 		return nil, err
@@ -293,6 +294,7 @@ func (s *Server) Reload(ctx context.Context, d Declared) error {
 	s.scopes.Declare(list)
 	s.clients.Declare(known)
 	s.users.Declare(people)
+	s.users.DeclarePermissions(d.Permissions)
 	s.register.Declare(d.Registration)
 	s.metadata.Advertise(s.scopes.Advertised(), d.Registration != nil)
 	return nil

@@ -57,6 +57,9 @@ type Config struct {
 	// https on public addresses.
 	Fetch *fetch.Fetcher
 
+	// Directory knows passwords of people elsewhere; nil: there is none.
+	Directory users.Directory
+
 	Declared Declared
 	Store    store.Store
 	Keys     Keys
@@ -83,6 +86,8 @@ type Declared struct {
 	// Theme is a folder with templates, styles and texts that go before the
 	// built-in ones; empty: none does.
 	Theme string
+	// Permissions are those that each role has.
+	Permissions map[string][]string
 }
 
 // Client is a declared client. An empty Secret makes it a public one, unless

@@ -222,6 +222,7 @@ func (c *checker) client(client *Client, a *AuthServer) {
 	for i := range client.Scopes {
 		c.declaredScope(&client.Scopes[i], client.Pos, a)
 	}
+	c.claims(client)
 }
 
 // registrationGrants are those that clients may register themselves for.
@@ -287,6 +288,33 @@ func (c *checker) exchange(client *Client, a *AuthServer, has bool) {
 		}
 	}
 	c.knownResources("exchange: ", x.Audiences, x.Pos, a)
+}
+
+var (
+	claimSources = []string{"user.roles", "user.groups", "user.permissions"}
+	// takenClaims have a meaning of their own in access tokens, or say something
+	// about a person, which access tokens never do.
+	takenClaims = []string{
+		"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "client_id", "scope", "sid", "grant", "acr", "amr", "auth_time", "cnf", "act",
+		"may_act", "azp", "nonce", "at_hash", "c_hash", "s_hash", "typ", "events", "name", "given_name", "family_name", "middle_name",
+		"nickname", "preferred_username", "profile", "picture", "website", "email", "email_verified", "gender", "birthdate", "zoneinfo",
+		"locale", "phone_number", "phone_number_verified", "address", "updated_at", "username", "password",
+	}
+)
+
+// claims checks the rules which claims the client's access tokens have.
+func (c *checker) claims(client *Client) {
+	for _, name := range slices.Sorted(maps.Keys(client.Claims)) {
+		pos, source := keyPos(c, &client.Claims, name), client.Claims[name]
+		switch {
+		case slices.Contains(takenClaims, name):
+			c.report(pos, "claims: %q has a meaning of its own; choose another name", name)
+		case len(name) > 128 || !scopeToken(name):
+			c.report(pos, "claims: %q cannot be the name of a claim", name)
+		case !slices.Contains(claimSources, source):
+			c.suggest(pos, nearest(source, claimSources), "claims: unknown source %q; there are %s", source, strings.Join(claimSources, ", "))
+		}
+	}
 }
 
 // redirectProblem says what is wrong with a redirect URI, empty for nothing.

@@ -142,6 +142,7 @@ type AuthServer struct {
 	// ClientRegistration lets clients register themselves; absent: they cannot.
 	ClientRegistration *ClientRegistration `yaml:"client_registration"`
 	Users              []User              `yaml:"users"`
+	Permissions        map[string][]string `yaml:"permissions"` // role to permissions
 	Demands
 	// Theme is a folder that changes how pages look, relative to the file.
 	Theme string `yaml:"theme"`
@@ -188,6 +189,9 @@ type Client struct {
 	// Exchange goes with the grant token-exchange.
 	Exchange *Exchange `yaml:"exchange"`
 	ClientProof
+	// Claims are what access tokens of its users say besides: claim to
+	// user.roles, user.groups or user.permissions.
+	Claims map[string]string `yaml:"claims"`
 }
 
 // Exchange is what a client may exchange tokens of others for.
@@ -201,12 +205,13 @@ type Exchange struct {
 
 // User is a declared user. Exactly one of Password and PasswordHash is set.
 type User struct {
-	Pos          Pos    `yaml:"-"`
-	Name         string `yaml:"name"`
-	Password     Secret `yaml:"password"`
-	PasswordHash Secret `yaml:"password_hash"` // argon2id in PHC form
-	Email        string `yaml:"email"`
-	DisplayName  string `yaml:"display_name"`
+	Pos          Pos      `yaml:"-"`
+	Name         string   `yaml:"name"`
+	Password     Secret   `yaml:"password"`
+	PasswordHash Secret   `yaml:"password_hash"` // argon2id in PHC form
+	Email        string   `yaml:"email"`
+	DisplayName  string   `yaml:"display_name"`
+	Roles        []string `yaml:"roles"`
 }
 
 // Issuer is a further trusted issuer.

@@ -17,13 +17,14 @@ type userView struct {
 	Name        string     `json:"name"`
 	Email       string     `json:"email,omitempty"`
 	DisplayName string     `json:"display_name,omitempty"`
+	Roles       []string   `json:"roles,omitempty"`
 	Disabled    bool       `json:"disabled,omitempty"`
 	Declared    bool       `json:"declared"`
 	Created     *time.Time `json:"created,omitempty"`
 }
 
 func showUser(u store.User) userView {
-	return userView{u.Subject, u.Name, u.Email, u.DisplayName, u.Disabled, u.Declared, stamp(u.Created)}
+	return userView{u.Subject, u.Name, u.Email, u.DisplayName, u.Roles, u.Disabled, u.Declared, stamp(u.Created)}
 }
 
 func (a *api) listUsers(w http.ResponseWriter, r *http.Request) error {
@@ -68,15 +69,16 @@ func (a *api) showUser(w http.ResponseWriter, r *http.Request) error {
 
 func (a *api) addUser(w http.ResponseWriter, r *http.Request) error {
 	var v struct {
-		Name        string `json:"name"`
-		Password    string `json:"password"`
-		Email       string `json:"email"`
-		DisplayName string `json:"display_name"`
+		Name        string   `json:"name"`
+		Password    string   `json:"password"`
+		Email       string   `json:"email"`
+		DisplayName string   `json:"display_name"`
+		Roles       []string `json:"roles"`
 	}
 	if err := decode(r, &v); err != nil {
 		return err
 	}
-	u, err := a.Users.New(r.Context(), store.User{Name: v.Name, Email: v.Email, DisplayName: v.DisplayName}, v.Password)
+	u, err := a.Users.New(r.Context(), store.User{Name: v.Name, Email: v.Email, DisplayName: v.DisplayName, Roles: v.Roles}, v.Password)
 	if err == nil {
 		err = a.audited(r, store.AuditEvent{Action: audit.UserAdded, Subject: u.Subject}, func(e store.AuditEvent) error {
 			return a.Store.AddUser(r.Context(), u, e)
@@ -100,10 +102,11 @@ func (a *api) updateUser(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	var v struct {
-		Password    *string `json:"password"`
-		Email       *string `json:"email"`
-		DisplayName *string `json:"display_name"`
-		Disabled    *bool   `json:"disabled"`
+		Password    *string   `json:"password"`
+		Email       *string   `json:"email"`
+		DisplayName *string   `json:"display_name"`
+		Roles       *[]string `json:"roles"`
+		Disabled    *bool     `json:"disabled"`
 	}
 	if err := decode(r, &v); err != nil {
 		return err
@@ -113,6 +116,9 @@ func (a *api) updateUser(w http.ResponseWriter, r *http.Request) error {
 	}
 	if v.DisplayName != nil {
 		u.DisplayName = *v.DisplayName
+	}
+	if v.Roles != nil {
+		u.Roles = *v.Roles
 	}
 	end := v.Password != nil || v.Disabled != nil && *v.Disabled
 	if v.Disabled != nil {

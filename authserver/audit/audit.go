@@ -71,6 +71,7 @@ const (
 	UserAdded         = "user.added"
 	UserUpdated       = "user.updated"
 	UserRemoved       = "user.removed"
+	UserLinked        = "user.linked"
 	KeysRotated       = "keys.rotated"
 	KeyRetired        = "key.retired"
 	Revoked           = "revocation.added"

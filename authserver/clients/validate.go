@@ -77,6 +77,9 @@ func Validate(c store.Client, scopes func(string) bool) error {
 			problems = append(problems, err)
 		}
 	}
+	if err := CheckClaims(c.Claims); err != nil {
+		problems = append(problems, err)
+	}
 	return errors.Join(append(problems, validateSettings(c)...)...)
 }
 

@@ -40,7 +40,7 @@ func (e *Endpoint) clientCredentials(ctx context.Context, q *request) (*answer, 
 	if err != nil {
 		return nil, err
 	}
-	return e.mint(q, audit.TokenIssued, tokens.Access{
+	return e.mint(ctx, q, audit.TokenIssued, tokens.Access{
 		Subject: subject, ClientID: q.client.ID, Scope: join(own), Audience: audience, Issued: now,
 	})
 }

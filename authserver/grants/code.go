@@ -146,7 +146,7 @@ func (e *Endpoint) redeem(ctx context.Context, q *request, c store.Code) (*answe
 	case err != nil:
 		return nil, oauth.Unavailable(fmt.Errorf("redeem the code: %w", err))
 	}
-	ans, err := e.mint(q, audit.TokenIssued, tokens.Access{
+	ans, err := e.mint(ctx, q, audit.TokenIssued, tokens.Access{
 		Subject: c.Subject, ClientID: c.ClientID, Scope: join(c.Scopes), Audience: audience, Issued: now,
 		Session: grantSession(c.Scopes, c.Session), Grant: c.Grant, ACR: c.ACR, AuthTime: c.AuthTime,
 	})

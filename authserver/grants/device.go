@@ -79,7 +79,7 @@ func (e *Endpoint) redeemDevice(ctx context.Context, q *request, d store.Device)
 	case err != nil:
 		return nil, oauth.Unavailable(fmt.Errorf("redeem the device code: %w", err))
 	}
-	ans, err := e.mint(q, audit.TokenIssued, tokens.Access{
+	ans, err := e.mint(ctx, q, audit.TokenIssued, tokens.Access{
 		Subject: d.Subject, ClientID: d.ClientID, Scope: join(d.Scopes), Audience: audience, Issued: now,
 		Session: session, Grant: d.Grant, ACR: d.ACR, AuthTime: d.AuthTime,
 	})

@@ -69,7 +69,7 @@ func (e *Endpoint) exchange(ctx context.Context, q *request) (*answer, error) {
 	} else if !live || !now.Before(subject.Expires) {
 		return nil, errPresented("subject_token")
 	}
-	ans, err := e.mint(q, audit.TokenExchanged, tokens.Access{
+	ans, err := e.mint(ctx, q, audit.TokenExchanged, tokens.Access{
 		Subject: subject.Subject, ClientID: q.client.ID, Scope: join(granted), Audience: audience, Issued: now,
 		Session: subject.Session, Grant: subject.Grant, ACR: subject.ACR, AuthTime: subject.AuthTime,
 		Actor: actor, NotAfter: subject.Expires,

@@ -221,7 +221,10 @@ func (e *Endpoint) refused(ctx context.Context, q *request, client string, err e
 }
 
 // mint makes the access token and the answer around it.
-func (e *Endpoint) mint(q *request, action string, a tokens.Access) (*answer, error) {
+func (e *Endpoint) mint(ctx context.Context, q *request, action string, a tokens.Access) (*answer, error) {
+	if err := e.claims(ctx, q, &a); err != nil {
+		return nil, err
+	}
 	a.DPoPKey, a.Certificate = q.key, q.certificate
 	kind := "Bearer"
 	if q.key != "" {

@@ -57,7 +57,7 @@ func (e *Endpoint) refresh(ctx context.Context, q *request) (*answer, error) {
 	if refusal != nil {
 		return nil, refusal
 	}
-	ans, err := e.mint(q, audit.TokenRefreshed, tokens.Access{
+	ans, err := e.mint(ctx, q, audit.TokenRefreshed, tokens.Access{
 		Subject: f.Subject, ClientID: f.ClientID, Scope: join(granted), Audience: audience, Issued: now,
 		Session: f.Session, Grant: f.Grant, ACR: f.ACR, AuthTime: f.AuthTime,
 	})

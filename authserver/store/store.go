@@ -292,6 +292,9 @@ type ClientSettings struct {
 	RequireState  bool `json:"require_state,omitempty"`
 	// Resources are the audiences that the client may ask for; empty: any.
 	Resources []string `json:"resources,omitempty"`
+	// Claims are what access tokens of its users say besides, by claim:
+	// user.roles, user.groups or user.permissions.
+	Claims map[string]string `json:"claims,omitempty"`
 }
 
 // ExchangePolicy is what a client may exchange tokens for (RFC 8693).
@@ -331,6 +334,20 @@ type User struct {
 	Declared      bool
 	Disabled      bool
 	Created       time.Time
+	Roles         []string // its own; see Identity too
+}
+
+// Identity is who a user is at another provider: a directory, or an upstream
+// login. Provider and ID together are unique.
+type Identity struct {
+	Provider, ID string
+	Subject      string
+	// Linked: the user was there before. One who came with the identity has its
+	// e-mail address and display name from there.
+	Linked bool
+	// Roles and Groups are what the provider said at the last sign-in, mapped.
+	Roles, Groups []string
+	Created, Seen time.Time
 }
 
 // Users keeps users.
@@ -346,8 +363,15 @@ type Users interface {
 	SetPassword(ctx context.Context, subject, hash string, events ...AuditEvent) error
 	// SetEmail changes nothing but the address; ErrNotFound.
 	SetEmail(ctx context.Context, subject, email string, verified bool, events ...AuditEvent) error
-	// RemoveUser removes the user, what it signs in with and the consents it
-	// gave; ErrNotFound. Its
+	// SignInIdentity returns the user of id, after storing what id says now. If
+	// there is none, u is added as its user, with events, or, where id is Linked,
+	// u is the stored user that it belongs to from now on. ErrExists when the
+	// name of a new user is taken.
+	SignInIdentity(ctx context.Context, id Identity, u User, events ...AuditEvent) (user User, added bool, err error)
+	// Identities returns those of a subject.
+	Identities(ctx context.Context, subject string) ([]Identity, error)
+	// RemoveUser removes the user, what it signs in with, its identities and the
+	// consents it gave; ErrNotFound. Its
 	// tokens and sessions live on: Revoke is a verb of its own.
 	RemoveUser(ctx context.Context, subject string, events ...AuditEvent) error
 	// SubjectFor returns the persisted subject of name, storing a declared user

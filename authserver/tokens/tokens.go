@@ -108,6 +108,10 @@ type Access struct {
 	// token has to prove; "" for none.
 	DPoPKey, Certificate string
 
+	// Claims are what the client's rules say of the user; ParseAccess leaves
+	// them out.
+	Claims []Claim
+
 	// Set by Mint and ParseAccess.
 	ID      string
 	Expires time.Time
@@ -127,6 +131,12 @@ func (a *Actor) Depth() int {
 		n++
 	}
 	return n
+}
+
+// Claim is a list of words about a user: roles, groups, permissions.
+type Claim struct {
+	Name   string
+	Values []string
 }
 
 // Mint returns a signed access token.
@@ -159,6 +169,16 @@ func (i *Issuer) Mint(a *Access) (string, error) {
 		b = append(append(b, `,"act":`...), actor...)
 	}
 	b = appendConfirmation(b, a)
+	for _, c := range a.Claims {
+		b = append(appendString(append(b, ','), c.Name), ':', '[')
+		for j, value := range c.Values {
+			if j > 0 {
+				b = append(b, ',')
+			}
+			b = appendString(b, value)
+		}
+		b = append(b, ']')
+	}
 	token, err := i.keys.Sign(use, oauth.TypeAccessToken, append(b, '}'))
 	if err != nil {
 		return "", fmt.Errorf("sign access token: %w", err)

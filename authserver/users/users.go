@@ -41,6 +41,7 @@ type Declared struct {
 	PasswordHash string
 	Email        string
 	DisplayName  string
+	Roles        []string
 }
 
 // Registry finds users. It is safe for concurrent use.
@@ -53,11 +54,15 @@ type Registry struct {
 	dummy phc
 
 	declared atomic.Pointer[map[string]Declared]
+	// permissions are those of each role.
+	permissions atomic.Pointer[map[string][]string]
+	directory   Directory // nil: there is none
+	record      func(store.AuditEvent)
 }
 
 // New returns a registry without declared users.
 func New(s store.Users, throttle *Throttle, now func() time.Time) *Registry {
-	r := &Registry{store: s, now: now, throttle: throttle, hasher: newHasher()}
+	r := &Registry{store: s, now: now, throttle: throttle, hasher: newHasher(), record: func(store.AuditEvent) {}}
 	r.dummy = phc{memory: costMemory, time: costTime, threads: costThreads,
 		salt: make([]byte, saltLength), key: make([]byte, keyLength)}
 	rand.Read(r.dummy.salt)
@@ -180,6 +185,14 @@ func (r *Registry) check(ctx context.Context, name, password string) (store.User
 	if err != nil {
 		return store.User{}, err
 	}
+	if (!right || !known) && r.directory != nil {
+		// Also where the name is one of our own, so that it takes as long.
+		u, known, err = r.elsewhere(ctx, u, hash != "", name, password)
+		if err != nil {
+			return store.User{}, err
+		}
+		right = known
+	}
 	if !right || !known {
 		return u, ErrCredentials
 	}
@@ -188,11 +201,39 @@ func (r *Registry) check(ctx context.Context, name, password string) (store.User
 			return store.User{}, err
 		}
 	}
-	if p.outdated() && !u.Declared {
+	if hash != "" && p.outdated() && !u.Declared {
 		// The old hash is as right as before if this fails, so the login goes on.
 		_ = r.rehash(ctx, u, password)
 	}
 	return u, nil
+}
+
+// elsewhere asks the directory whose password this is. Users of our own are
+// never the directory's: it is asked for nobody then.
+func (r *Registry) elsewhere(ctx context.Context, u store.User, own bool, name, password string) (store.User, bool, error) {
+	if own || !validName(name) || password == "" || len(password) > maxPassword {
+		_, err := r.directory.Authenticate(ctx, newSubject(), newSubject())
+		if !errors.Is(err, ErrCredentials) && own {
+			err = ErrCredentials // the answer about our own users does not depend on the directory
+		}
+		return u, false, ignore(err, ErrCredentials)
+	}
+	person, err := r.directory.Authenticate(ctx, name, password)
+	if err != nil {
+		return u, false, ignore(err, ErrCredentials)
+	}
+	signedIn, err := r.SignIn(ctx, person, false)
+	if err != nil {
+		return u, false, ignore(err, store.ErrNotFound) // disabled here
+	}
+	return signedIn, true, nil
+}
+
+func ignore(err, target error) error {
+	if errors.Is(err, target) {
+		return nil
+	}
+	return err
 }
 
 func (r *Registry) rehash(ctx context.Context, u store.User, password string) error {
@@ -270,7 +311,7 @@ func (r *Registry) find(ctx context.Context, name string) (store.User, string, e
 }
 
 func declaredUser(row store.User, d Declared) store.User {
-	row.Name, row.Email, row.DisplayName, row.Declared = d.Name, d.Email, d.DisplayName, true
+	row.Name, row.Email, row.DisplayName, row.Roles, row.Declared = d.Name, d.Email, d.DisplayName, d.Roles, true
 	row.EmailVerified = d.Email != "" // the operator vouches for it
 	row.PasswordHash = ""
 	return row

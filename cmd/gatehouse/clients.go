@@ -40,6 +40,7 @@ type clientFlags struct {
 	from, name                             string
 	grants, scopes, redirects, postLogouts []string
 	skipConsent, disabled                  bool
+	claims                                 map[string]string
 }
 
 func (f *clientFlags) add(c *cobra.Command) {
@@ -49,6 +50,7 @@ func (f *clientFlags) add(c *cobra.Command) {
 	c.Flags().StringSliceVar(&f.scopes, "scopes", nil, "scopes that it may ask for")
 	c.Flags().StringSliceVar(&f.redirects, "redirect-uris", nil, "where codes may be sent")
 	c.Flags().StringSliceVar(&f.postLogouts, "post-logout-redirect-uris", nil, "where a logout may lead")
+	c.Flags().StringToStringVar(&f.claims, "claims", nil, "what access tokens say besides, such as roles=user.roles")
 	c.Flags().BoolVar(&f.skipConsent, "skip-consent", false, "users are not asked; for confidential clients of your own")
 }
 
@@ -69,7 +71,7 @@ func (f *clientFlags) into(c *cobra.Command, v object) error {
 	}{
 		"name": {"name", f.name}, "grants": {"grants", f.grants}, "scopes": {"scopes", f.scopes},
 		"redirect-uris": {"redirect_uris", f.redirects}, "post-logout-redirect-uris": {"post_logout_redirect_uris", f.postLogouts},
-		"skip-consent": {"skip_consent", f.skipConsent}, "disabled": {"disabled", f.disabled},
+		"skip-consent": {"skip_consent", f.skipConsent}, "disabled": {"disabled", f.disabled}, "claims": {"claims", f.claims},
 	} {
 		if c.Flags().Changed(flag) {
 			v[setting.key] = setting.value

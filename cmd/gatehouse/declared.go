@@ -23,6 +23,7 @@ func declaredClient(c routes.Client) authserver.Client {
 			TLSSubjectDN: p.TLSSubjectDN, TLSSANDNS: p.TLSSANDNS, TLSSANURI: p.TLSSANURI, TLSSANIP: p.TLSSANIP, TLSSANEmail: p.TLSSANEmail,
 			CertificateBound: p.CertificateBound, DPoPBound: p.DPoPBound,
 			BackchannelLogoutURI: c.BackchannelLogoutURI, BackchannelLogoutSession: c.BackchannelLogoutSessionRequired,
+			Claims:     c.Claims,
 			RequirePAR: p.RequirePAR, RequireSigned: p.RequireSigned, RequireState: p.RequireState, Resources: p.Resources,
 		},
 	}

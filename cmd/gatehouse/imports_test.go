@@ -56,7 +56,7 @@ var mayImport = []struct {
 	{"authserver/audit", []string{"authserver/store"}},
 	{"authserver/scopes", []string{"authserver/oauth"}},
 	{"authserver/session", []string{"authserver/store"}},
-	{"authserver/users", []string{"authserver/store"}},
+	{"authserver/users", []string{"authserver/audit", "authserver/store"}},
 	{"authserver/clients", []string{"authserver/fetch", "authserver/jose", "authserver/oauth", "authserver/store", "authserver/web"}},
 	{"authserver/tokens", []string{"authserver/oauth", "authserver/store"}},
 	{"authserver/sender", []string{"authserver/dpop", "authserver/jose", "authserver/oauth", "authserver/tokens", "authserver/web"}},

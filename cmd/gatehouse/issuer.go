@@ -136,7 +136,7 @@ func insecure(file *routes.File) bool {
 // declared is the part of file that the authorization server follows.
 func declared(file *routes.File) authserver.Declared {
 	a := file.AuthServer
-	d := authserver.Declared{Scopes: a.Scopes, Theme: a.Theme}
+	d := authserver.Declared{Permissions: a.Permissions, Scopes: a.Scopes, Theme: a.Theme}
 	for _, c := range a.Clients {
 		d.Clients = append(d.Clients, declaredClient(c))
 	}
@@ -149,7 +149,7 @@ func declared(file *routes.File) authserver.Declared {
 	for _, u := range a.Users {
 		d.Users = append(d.Users, users.Declared{
 			Name: u.Name, Password: u.Password.Reveal(), PasswordHash: u.PasswordHash.Reveal(),
-			Email: u.Email, DisplayName: u.DisplayName,
+			Email: u.Email, DisplayName: u.DisplayName, Roles: u.Roles,
 		})
 	}
 	for _, r := range file.Routes {

@@ -95,11 +95,15 @@ func (f *passwordFlags) password(c *cobra.Command) (password string, made bool, 
 }
 
 // profileFlags are what is known about a user.
-type profileFlags struct{ email, display string }
+type profileFlags struct {
+	email, display string
+	roles          []string
+}
 
 func (f *profileFlags) add(c *cobra.Command) {
 	c.Flags().StringVar(&f.email, "email", "", "e-mail address")
 	c.Flags().StringVar(&f.display, "display-name", "", "name for people")
+	c.Flags().StringSliceVar(&f.roles, "roles", nil, "roles, for claims and permissions")
 }
 
 func (f *profileFlags) into(c *cobra.Command, v object) {
@@ -108,6 +112,9 @@ func (f *profileFlags) into(c *cobra.Command, v object) {
 	}
 	if c.Flags().Changed("display-name") {
 		v["display_name"] = f.display
+	}
+	if c.Flags().Changed("roles") {
+		v["roles"] = f.roles
 	}
 }
 

@@ -7,16 +7,16 @@ import (
 	"github.com/gatehouse/gatehouse/authserver/store"
 )
 
-const userColumns = `subject, name, password_hash, email, display_name, declared, disabled, created, email_verified`
+const userColumns = `subject, name, password_hash, email, display_name, declared, disabled, created, email_verified, roles`
 
 func userFields(u *store.User) []any {
 	return []any{&u.Subject, &u.Name, &u.PasswordHash, &u.Email, &u.DisplayName,
-		boolColumn{&u.Declared}, boolColumn{&u.Disabled}, timeColumn{&u.Created}, boolColumn{&u.EmailVerified}}
+		boolColumn{&u.Declared}, boolColumn{&u.Disabled}, timeColumn{&u.Created}, boolColumn{&u.EmailVerified}, listColumn{&u.Roles}}
 }
 
 func userValues(u store.User) []any {
 	return []any{u.Subject, u.Name, u.PasswordHash, u.Email, u.DisplayName,
-		number(u.Declared), number(u.Disabled), micros(u.Created), number(u.EmailVerified), emailKey(u.Email)}
+		number(u.Declared), number(u.Disabled), micros(u.Created), number(u.EmailVerified), list(u.Roles), emailKey(u.Email)}
 }
 
 // emailKey is an address as it is looked for.
@@ -38,7 +38,7 @@ func insertUser(ctx context.Context, c conn, u store.User) error {
 		return err
 	}
 	_, err := c.exec(ctx, `INSERT INTO users (`+userColumns+`, email_key)
-		VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)`, userValues(u)...)
+		VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)`, userValues(u)...)
 	return err
 }
 
@@ -108,7 +108,7 @@ func (s *Store) users(ctx context.Context, where string, args ...any) (users []s
 func (s *Store) UpdateUser(ctx context.Context, u store.User, events ...store.AuditEvent) error {
 	return s.audited(ctx, "update user", events, func(ctx context.Context, c conn) error {
 		return found(c.exec(ctx, `UPDATE users SET name = ?2, password_hash = ?3, email = ?4, display_name = ?5,
-			declared = ?6, disabled = ?7, created = ?8, email_verified = ?9, email_key = ?10 WHERE subject = ?1`, userValues(u)...))
+			declared = ?6, disabled = ?7, created = ?8, email_verified = ?9, roles = ?10, email_key = ?11 WHERE subject = ?1`, userValues(u)...))
 	})
 }
 
@@ -117,6 +117,9 @@ func (s *Store) UpdateUser(ctx context.Context, u store.User, events ...store.Au
 func (s *Store) RemoveUser(ctx context.Context, subject string, events ...store.AuditEvent) error {
 	return s.transaction(ctx, "remove user", func(ctx context.Context, c conn) error {
 		if _, err := c.exec(ctx, `DELETE FROM consents WHERE subject = ?1`, subject); err != nil {
+			return err
+		}
+		if _, err := c.exec(ctx, `DELETE FROM identities WHERE subject = ?1`, subject); err != nil {
 			return err
 		}
 		if err := removeFactors(ctx, c, subject); err != nil {
@@ -141,7 +144,7 @@ func (s *Store) SubjectFor(ctx context.Context, name, candidate string) (subject
 	}
 	err = s.transaction(ctx, "subject", func(ctx context.Context, c conn) error {
 		inserted, err := c.exec(ctx, `INSERT INTO users (`+userColumns+`)
-			VALUES (?1, ?2, '', '', '', 1, 0, 0, 0) ON CONFLICT (name) DO NOTHING`, candidate, name)
+			VALUES (?1, ?2, '', '', '', 1, 0, 0, 0, '[]') ON CONFLICT (name) DO NOTHING`, candidate, name)
 		if err != nil {
 			return err
 		}

@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -36,7 +37,7 @@ var people = []promise{
 	{"UsersAreKept", func(t *testing.T, stores []store.Store) {
 		ctx := t.Context()
 		u := store.User{Subject: "usr_1", Name: "alice", PasswordHash: "$argon2id$…", Email: "a@example.com", EmailVerified: true, DisplayName: "Alice",
-			Declared: true, Disabled: true, Created: now}
+			Declared: true, Disabled: true, Created: now, Roles: []string{"admin", "ö"}}
 		must(t, stores[0].AddUser(ctx, u))
 		wantError(t, "name taken", stores[1].AddUser(ctx, store.User{Subject: "usr_2", Name: "alice"}), store.ErrExists)
 		must(t, stores[1].AddUser(ctx, store.User{Subject: "usr_2", Name: "aaron"})) // the refused one left nothing
@@ -72,6 +73,49 @@ var people = []promise{
 		wantError(t, "another name, the same subject", err, store.ErrExists)
 		must(t, stores[0].AddUser(ctx, store.User{Subject: "usr_stored", Name: "carol"}))
 		wantEqual(t, "a stored user", got[string](t)(stores[1].SubjectFor(ctx, "carol", "usr_x")), "usr_stored")
+	}},
+	{"IdentityIsOneUserOverReplicas", func(t *testing.T, stores []store.Store) {
+		ctx := t.Context()
+		id := store.Identity{Provider: "ldap", ID: "uuid-1", Roles: []string{"admin"}, Groups: []string{"cn=a"}, Seen: now}
+		event := store.AuditEvent{Time: now, Action: "user.added"}
+		subjects := make([]string, 20)
+		var outcomes counted
+		race(stores, len(subjects), func(i int, s store.Store) {
+			for range 2 { // who lost the race for the name finds the identity
+				u, added, err := s.SignInIdentity(ctx, id, store.User{Subject: name("usr_"), Name: "alice", Email: "a@example.com"}, event)
+				if err == nil {
+					subjects[i] = u.Subject
+					outcomes.add(fmt.Sprint("added ", added))
+					return
+				}
+				wantError(t, "sign-in", err, store.ErrExists)
+			}
+		})
+		wantEqual(t, "outcomes", outcomes.n, map[string]int{"added true": 1, "added false": len(subjects) - 1})
+		if len(slices.Compact(subjects)) != 1 {
+			t.Errorf("one identity, subjects %q", subjects)
+		}
+		wantEqual(t, "events", len(got[[]store.AuditEvent](t)(stores[0].AuditSince(ctx, 0, 10))), 1)
+		id.Roles, id.Seen = []string{"user"}, now.Add(time.Hour)
+		u, _, err := stores[1].SignInIdentity(ctx, id, store.User{Email: "new@example.com", DisplayName: "A"})
+		must(t, err)
+		wantEqual(t, "what the provider says now", u, store.User{Subject: subjects[0], Name: "alice", Email: "new@example.com", DisplayName: "A"})
+		id.Subject, id.Created = subjects[0], now
+		wantEqual(t, "identities", got[[]store.Identity](t)(stores[0].Identities(ctx, subjects[0])), []store.Identity{id})
+
+		// A user of our own keeps its profile when an identity is linked.
+		must(t, stores[0].AddUser(ctx, store.User{Subject: "usr_own", Name: "bob", Email: "Bob@Example.com"}))
+		wantEqual(t, "by e-mail", got[[]store.User](t)(stores[1].UsersByEmail(ctx, "bob@example.COM")), []store.User{{Subject: "usr_own", Name: "bob", Email: "Bob@Example.com"}})
+		other := store.Identity{Provider: "idp", ID: "7", Linked: true, Seen: now}
+		for range 2 {
+			u, _, err = stores[0].SignInIdentity(ctx, other, store.User{Subject: "usr_own", Email: "x@example.com"})
+			must(t, err)
+			wantEqual(t, "linked", u, store.User{Subject: "usr_own", Name: "bob", Email: "Bob@Example.com"})
+		}
+		_, _, err = stores[0].SignInIdentity(ctx, store.Identity{Provider: "idp", ID: "8"}, store.User{Subject: "usr_x", Name: "bob"})
+		wantError(t, "a taken name", err, store.ErrExists)
+		must(t, stores[1].RemoveUser(ctx, "usr_own"))
+		wantEqual(t, "identities of nobody", len(got[[]store.Identity](t)(stores[0].Identities(ctx, "usr_own"))), 0)
 	}},
 	{"SessionsAreKept", func(t *testing.T, stores []store.Store) {
 		ctx, s := t.Context(), session()
