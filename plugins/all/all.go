@@ -15,6 +15,7 @@ import (
 	"github.com/gatehouse/gatehouse/plugins/breaker"
 	"github.com/gatehouse/gatehouse/plugins/canary"
 	"github.com/gatehouse/gatehouse/plugins/clientcert"
+	"github.com/gatehouse/gatehouse/plugins/compress"
 	"github.com/gatehouse/gatehouse/plugins/condition"
 	"github.com/gatehouse/gatehouse/plugins/cors"
 	"github.com/gatehouse/gatehouse/plugins/forwardauth"
@@ -66,6 +67,8 @@ func All(d Deps) []plugins.Plugin {
 		d.RateLimit,
 		// Limits spare whoever is asked, too.
 		forwardauth.New(),
+		// Outside of all that answers, so that it encodes whatever comes.
+		compress.New(),
 		// From here on there is one service: each has its own identity JWT,
 		// retries and breaker.
 		canary.New(),
@@ -89,5 +92,5 @@ func All(d Deps) []plugins.Plugin {
 // Names are the keys that plugins add to a route in the configuration file.
 // Those of auth, rate_limit and of services are part of the file itself.
 func Names() []string {
-	return []string{bodylimit.Name, cors.Name, forwardauth.Name, headers.Name, ipallow.Name, redirect.Name}
+	return []string{bodylimit.Name, compress.Name, cors.Name, forwardauth.Name, headers.Name, ipallow.Name, redirect.Name}
 }
