@@ -48,12 +48,12 @@ func newEdge(file *routes.File, i *issuer, limits *limits, logger *slog.Logger, 
 	verify := auth.VerifierConfig{KeyError: func(issuer string, err error) {
 		logger.Warn("keys of an issuer cannot be had", "issuer", issuer, "error", err)
 	}}
-	check := auth.Config{Realm: "gatehouse"}
+	check := auth.Config{Realm: "gatehouse", ResourceMetadata: func(audience string) string { return challenged(file, audience) }}
 	var signer auth.Signer
 	ownIssuer := ""
 	if i != nil {
 		verify.Issuer, verify.Audience, verify.Keys = i.url, i.audience, i.ring
-		check.Denied, check.ResourceMetadata = i.denied, metadataURL(i.url)
+		check.Denied = i.denied
 		check.Nonces = i.nonces
 		signer, ownIssuer = i.ring, i.url
 	}
@@ -88,6 +88,7 @@ func newEdge(file *routes.File, i *issuer, limits *limits, logger *slog.Logger, 
 	registerBreakers(registry, breakers)
 	registerRetries(registry, retries)
 	registerVerifier(registry, e.verifier)
+	registerProofs(registry, check.Proofs)
 	return e, nil
 }
 

@@ -140,6 +140,9 @@ func caller(file *routes.File, as routes.TestAs, verifier *auth.Verifier) (*auth
 		for _, c := range file.AuthServer.Clients {
 			if c.ID == as.Client {
 				set = map[string]any{"sub": "client:" + c.ID, "client_id": c.ID, "scope": strings.Join(c.Scopes, " ")}
+				if c.DPoPBound { // some key; that the client holds it is assumed
+					set["cnf"] = map[string]string{"jkt": strings.Repeat("A", 43)}
+				}
 			}
 		}
 	}

@@ -3,15 +3,12 @@ package main
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"net/url"
 	"slices"
-	"sort"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -51,11 +48,7 @@ type issuer struct {
 	redis    *revfeed.Redis // nil: there is none
 	follower *revfeed.Follower
 	relay    *revfeed.Relay // nil without Redis
-	resource atomic.Pointer[[]byte]
 }
-
-// resourceMetadata is the path of the document of RFC 9728.
-const resourceMetadata = "/.well-known/oauth-protected-resource"
 
 func openIssuer(ctx context.Context, file *routes.File, dev bool, limits *limits, logger *slog.Logger, registry *prometheus.Registry) (i *issuer, err error) {
 	a := file.AuthServer
@@ -70,7 +63,7 @@ func openIssuer(ctx context.Context, file *routes.File, dev bool, limits *limits
 	if i.patterns, err = authserver.Patterns(a.Issuer); err != nil {
 		return nil, err
 	}
-	i.patterns = append(i.patterns, resourceMetadata)
+	i.patterns = append(i.patterns, wellKnownResource)
 	opening, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	if i.store, err = sqlstore.Open(opening, file.Store.Reveal(), sqlstore.Options{}); err != nil {
@@ -124,7 +117,6 @@ func openIssuer(ctx context.Context, file *routes.File, dev bool, limits *limits
 		return nil, err
 	}
 	registerFeed(registry, i)
-	i.publishResource(file)
 	return i, nil
 }
 
@@ -161,35 +153,7 @@ func declared(file *routes.File) authserver.Declared {
 }
 
 func (i *issuer) reload(ctx context.Context, file *routes.File) error {
-	if err := i.server.Reload(ctx, declared(file)); err != nil {
-		return err
-	}
-	i.publishResource(file)
-	return nil
-}
-
-// publishResource renders the metadata of the protected resource that the
-// gateway is (RFC 9728, 2).
-func (i *issuer) publishResource(file *routes.File) {
-	servers := []string{i.url}
-	for _, other := range file.Issuers {
-		servers = append(servers, other.Issuer)
-	}
-	var scopes []string
-	for _, r := range file.Routes {
-		if r.Auth != nil {
-			scopes = append(append(scopes, r.Auth.Scopes...), r.Auth.AnyScopes...)
-		}
-	}
-	sort.Strings(scopes)
-	document, err := json.Marshal(map[string]any{
-		"resource": i.audience, "authorization_servers": servers, "scopes_supported": slices.Compact(scopes),
-		"bearer_methods_supported": []string{"header"},
-	})
-	if err != nil { // strings always encode
-		panic(err)
-	}
-	i.resource.Store(&document)
+	return i.server.Reload(ctx, declared(file))
 }
 
 // owns reports whether a request is the authorization server's. Only the
@@ -213,12 +177,6 @@ func (i *issuer) handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if i.dev && !strings.HasPrefix(i.url, "http://"+r.Host) {
 			http.Redirect(w, r, i.url+r.URL.RequestURI(), http.StatusTemporaryRedirect)
-			return
-		}
-		if r.URL.Path == resourceMetadata {
-			w.Header().Set("Content-Type", "application/json")
-			w.Header().Set("Cache-Control", "public, max-age=300")
-			_, _ = w.Write(*i.resource.Load())
 			return
 		}
 		next.ServeHTTP(w, r)
@@ -308,13 +266,3 @@ func (m *tokenMetrics) TokenIssued(grant, clientAuth string) {
 func (m *tokenMetrics) TokenError(code string) { m.errors.WithLabelValues(code).Inc() }
 func (m *tokenMetrics) Login(result string)    { m.logins.WithLabelValues(result).Inc() }
 func (m *tokenMetrics) RefreshReuse()          { m.reuse.Inc() }
-
-// metadataURL is where the resource's metadata is found, for challenges: the
-// well-known path on the issuer's host.
-func metadataURL(issuer string) string {
-	u, err := url.Parse(issuer)
-	if err != nil {
-		return ""
-	}
-	return u.Scheme + "://" + u.Host + resourceMetadata
-}

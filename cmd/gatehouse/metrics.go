@@ -101,6 +101,13 @@ func registerVerifier(r *prometheus.Registry, v *auth.Verifier) {
 	}})
 }
 
+func registerProofs(r *prometheus.Registry, p *auth.Proofs) {
+	local := desc("gateway_dpop_local_total", "DPoP proofs that only this replica remembers, because Redis was away.")
+	r.MustRegister(scrape{descs: []*prometheus.Desc{local}, fill: func(add adder) {
+		add(local, counter, float64(p.Failed()))
+	}})
+}
+
 func registerLimiter(r *prometheus.Registry, l *ratelimit.Plugin) {
 	var (
 		decided  = desc("gateway_ratelimit_decisions_total", "Decisions of limits, by result.", "result")

@@ -34,12 +34,13 @@ type process struct {
 	requests *admin.Requests
 	reloads  reloadMetrics
 
-	edge     *edge
-	secured  *secured
-	issuer   *issuer // nil: this process enforces only
-	gateway  *gateway.Gateway
-	server   *server.Server
-	accesses *server.AccessLog // nil: off
+	edge      *edge
+	secured   *secured
+	issuer    *issuer // nil: this process enforces only
+	resources resources
+	gateway   *gateway.Gateway
+	server    *server.Server
+	accesses  *server.AccessLog // nil: off
 
 	listeners []boundListener
 	adminAt   net.Listener
@@ -71,6 +72,7 @@ func newProcess(ctx context.Context, file *routes.File, dev bool, logger *slog.L
 			}
 		}
 	}()
+	p.resources.publish(file)
 	limits, err := newLimits(file)
 	if err != nil {
 		return nil, err
@@ -269,8 +271,9 @@ func (p *process) serveAdmin(start func(string, func(context.Context) error)) *h
 
 // locals is what the gateway serves itself on the clients' listeners.
 func (p *process) locals() []gateway.Local {
-	if p.issuer == nil {
-		return nil
+	locals := []gateway.Local{{Owns: p.resources.owns, Handler: gateway.HTTP(&p.resources)}}
+	if p.issuer != nil {
+		locals = append(locals, gateway.Local{Owns: p.issuer.owns, Handler: gateway.HTTP(p.issuer.handler())})
 	}
-	return []gateway.Local{{Owns: p.issuer.owns, Handler: gateway.HTTP(p.issuer.handler())}}
+	return locals
 }

@@ -110,6 +110,7 @@ func (p *process) publish(ctx context.Context, file *routes.File) error {
 	if err := p.edge.prepare(file); err != nil {
 		return err
 	}
+	p.resources.publish(file)
 	if err := p.secured.load(file); err != nil {
 		return err
 	}

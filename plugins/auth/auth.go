@@ -31,9 +31,11 @@ type Config struct {
 	// Denied is asked on every request; nil: no token is revoked before it
 	// expires.
 	Denied *Denied
-	// Realm and ResourceMetadata, the URL of the RFC 9728 document, go into
-	// challenges; either may be empty.
-	Realm, ResourceMetadata string
+	// Realm goes into challenges; it may be empty.
+	Realm string
+	// ResourceMetadata returns the URL of the RFC 9728 document of an audience,
+	// "" meaning the default one, for challenges; nil, or "": there is none.
+	ResourceMetadata func(audience string) string
 	// Proofs remembers DPoP proofs; nil: only this process does.
 	Proofs *Proofs
 	// Nonces that DPoP proofs must have one of; nil: they need none.

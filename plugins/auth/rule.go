@@ -63,7 +63,10 @@ func (p *Plugin) compile(r *routes.Route) (*rule, error) {
 		forward: a.ForwardToken, shadow: r.Mode == "shadow",
 	}
 	needs := u.needs()
-	c := challenge{realm: p.config.Realm, scope: needs, metadata: p.config.ResourceMetadata}
+	c := challenge{realm: p.config.Realm, scope: needs}
+	if p.config.ResourceMetadata != nil {
+		c.metadata = p.config.ResourceMetadata(a.Audience)
+	}
 	u.invalid = c.header(oauth.InvalidToken)
 	refuse := func(status int, code, detail string, header [][2]string) *plugins.Error {
 		return &plugins.Error{Status: status, Code: code, Detail: detail, Header: header}

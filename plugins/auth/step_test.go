@@ -30,7 +30,7 @@ func newDesk(t testing.TB) *desk {
 	t.Helper()
 	d := &desk{t: t, key: newSigning(t, "k1", "ES256"), denied: NewDenied(ownIssuer)}
 	d.verify = NewVerifier(VerifierConfig{Issuer: ownIssuer, Audience: ownAudience, Keys: newRing(d.key)})
-	d.plugin = New(Config{Verifier: d.verify, Denied: d.denied, ResourceMetadata: metadata})
+	d.plugin = New(Config{Verifier: d.verify, Denied: d.denied, ResourceMetadata: func(string) string { return metadata }})
 	return d
 }
 
