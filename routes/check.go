@@ -195,6 +195,12 @@ func (c *checker) listeners(whole Pos) {
 		if l.ProxyProtocol != nil && !c.broken(&l.ProxyProtocol) {
 			c.proxyProtocol(l.ProxyProtocol)
 		}
+		switch {
+		case l.HTTP3 && (l.TLS == nil || l.TLS.Terminated):
+			c.report(c.at(&l.HTTP3, l.Pos), "http3: true needs tls with a certificate: HTTP/3 is always encrypted, and here is where that ends")
+		case l.HTTP3 && l.ProxyProtocol != nil:
+			c.report(c.at(&l.HTTP3, l.Pos), "http3: true beside proxy_protocol: a balancer tells no address over UDP; give HTTP/3 a listener of its own")
+		}
 		if l.Insecure && l.TLS != nil {
 			c.report(c.at(&l.Insecure, l.Pos), "insecure: true is for listeners without tls")
 		}

@@ -72,6 +72,8 @@ type Listener struct {
 	// Protocol is http (default; with TLS also HTTP/2, which clients choose by
 	// ALPN), or h2c: HTTP/2 without TLS, which they must know.
 	Protocol string `yaml:"protocol"`
+	// HTTP3 serves HTTP/3 too, on the UDP port of the same number.
+	HTTP3 bool `yaml:"http3"`
 	// Insecure allows a plain listener outside loopback.
 	Insecure bool `yaml:"insecure"`
 	// ProxyProtocol is nil where connections begin with the client's bytes.

@@ -170,5 +170,5 @@ func transportName(l routes.Listener) string {
 	if p := l.ProxyProtocol; p != nil {
 		balancers = fmt.Sprint(p.Trusted, p.Timeout)
 	}
-	return fmt.Sprintf("%s balancers=%s %s tls=%v terminated=%v client_cert_header=%v", l.Address, balancers, l.Protocol, l.TLS != nil, terminated, told)
+	return fmt.Sprintf("%s balancers=%s %s http3=%v tls=%v terminated=%v client_cert_header=%v", l.Address, balancers, l.Protocol, l.HTTP3, l.TLS != nil, terminated, told)
 }

@@ -26,6 +26,7 @@ import (
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
+	"github.com/quic-go/quic-go/http3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
@@ -101,7 +102,7 @@ func startGRPC(t *testing.T) *grpcRig {
 	content := fmt.Sprintf(`
 listeners:
   - {address: %[1]s, protocol: h2c}
-  - {address: %[2]s, tls: {cert: cert.pem, key: key.pem}}
+  - {address: %[2]s, tls: {cert: cert.pem, key: key.pem}, http3: true}
 issuers:
   - {issuer: "https://idp.test", jwks_uri: "%[3]s", audiences: ["https://api.test"], algorithms: [ES256]}
 services:
@@ -239,6 +240,36 @@ func TestGRPCInteroperates(t *testing.T) {
 		f("unimplemented_service", func(ctx context.Context) {
 			interop.DoUnimplementedService(ctx, testgrpc.NewUnimplementedServiceClient(cc))
 		})
+	}
+}
+
+func TestHTTP3IsServedBesideTheTLSListenerAndAnnounced(t *testing.T) {
+	r := startGRPC(t)
+	port := r.tls[strings.LastIndexByte(r.tls, ':'):]
+	secure := &tls.Config{RootCAs: r.roots}
+	over3 := &http3.Transport{TLSClientConfig: secure}
+	defer over3.Close()
+	over2 := &http.Transport{TLSClientConfig: secure.Clone(), ForceAttemptHTTP2: true}
+	defer over2.CloseIdleConnections()
+	for proto, tr := range map[string]http.RoundTripper{"HTTP/3.0": over3, "HTTP/2.0": over2} {
+		var resp *http.Response
+		var err error
+		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+			req, _ := http.NewRequest("GET", "https://localhost"+port+"/grpc.testing.TestService/EmptyCall", nil)
+			if resp, err = tr.RoundTrip(req); err == nil || time.Now().After(deadline) {
+				break
+			}
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.Proto != proto || resp.StatusCode != http.StatusUnauthorized {
+			t.Errorf("%s: %s %s", proto, resp.Proto, resp.Status)
+		}
+		if got := resp.Header.Get("Alt-Svc"); proto == "HTTP/2.0" && got != `h3="`+port+`"; ma=86400` {
+			t.Errorf("Alt-Svc: %q", got)
+		}
 	}
 }
 

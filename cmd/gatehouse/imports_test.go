@@ -93,6 +93,7 @@ var domains = []string{
 // onlyIn says where libraries with a place of their own may be imported.
 var onlyIn = map[string]func(folder, file string) bool{
 	"github.com/gofiber/fiber": inServer, "github.com/valyala/fasthttp": inServer,
+	"github.com/quic-go/quic-go": inServer, "golang.org/x/net/http2": inServer,
 	"github.com/hashicorp/consul/api": func(folder, _ string) bool { return folder == "discovery/consul" },
 	"github.com/redis/go-redis": func(folder, file string) bool {
 		return strings.HasPrefix(path.Base(file), "redis") || folder == "cmd/gatehouse"

@@ -17,6 +17,7 @@ import (
 
 	"github.com/gatehouse/gatehouse/gateway"
 	"github.com/gatehouse/gatehouse/gateway/admin"
+	"github.com/gatehouse/gatehouse/gateway/certs"
 	"github.com/gatehouse/gatehouse/gateway/server"
 	"github.com/gatehouse/gatehouse/routes"
 )
@@ -52,7 +53,9 @@ type process struct {
 type boundListener struct {
 	net.Listener
 	transport server.Transport
-	http2     bool // h2c
+	http2     bool           // h2c
+	http3     net.PacketConn // nil: off
+	certs     *certs.Listener
 }
 
 // newProcess wires file and takes its addresses; nothing is served yet. What
@@ -133,6 +136,14 @@ func (p *process) listen(file *routes.File, opened *[]func()) error {
 				return err
 			}
 			bound.Listener = secured.Listen(bound.Listener)
+			if l.HTTP3 {
+				if bound.http3, err = net.ListenPacket("udp", ln.Addr().String()); err != nil {
+					return fmt.Errorf("%s: listener: http3: %w", l.Pos, err)
+				}
+				*opened = append(*opened, func() { bound.http3.Close() })
+				bound.certs = secured
+				bound.transport.Alternative = alternative(bound.http3.LocalAddr())
+			}
 		}
 		p.listeners = append(p.listeners, bound)
 	}
@@ -145,6 +156,11 @@ func (p *process) listen(file *routes.File, opened *[]func()) error {
 		p.adminAt = ln
 	}
 	return nil
+}
+
+// alternative announces HTTP/3 on the port of a, for a day.
+func alternative(a net.Addr) string {
+	return fmt.Sprintf(`h3=":%d"; ma=86400`, a.(*net.UDPAddr).Port)
 }
 
 // Run serves until ctx ends, then drains. The first failure of a part ends
@@ -183,6 +199,11 @@ func (p *process) Run(ctx context.Context) error {
 		return err
 	}
 	for _, l := range p.listeners {
+		if l.http3 != nil {
+			start("HTTP/3 listener "+l.Addr().String(), func(context.Context) error {
+				return p.server.ServeHTTP3(l.http3, l.certs.TLS(), l.certs.Covers)
+			})
+		}
 		start("listener "+l.Addr().String(), func(context.Context) error {
 			if l.http2 {
 				return p.server.ServeHTTP2(l.Listener, l.transport)

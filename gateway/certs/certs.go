@@ -141,8 +141,12 @@ type secured struct {
 
 // Covers reports whether the certificate that a client which asked for name is
 // shown is good for other too.
-func (s secured) Covers(name, other string) bool {
-	return s.certs.current.Load().choice.covers(name, other)
+func (s secured) Covers(name, other string) bool { return s.certs.Covers(name, other) }
+
+// Covers reports whether the certificate that a client which asked for name is
+// shown is good for other too.
+func (l *Listener) Covers(name, other string) bool {
+	return l.current.Load().choice.covers(name, other)
 }
 
 // Status is a certificate in use.

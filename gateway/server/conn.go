@@ -40,7 +40,9 @@ type conn struct {
 	tls    bool
 	// certTold: a balancer may tell the client's certificate in the head.
 	certTold bool
-	cert     shownCert
+	// alternative: see Transport.
+	alternative string
+	cert        shownCert
 	// http2: the client speaks HTTP/2 without asking by ALPN.
 	http2 bool
 	// covers: see Certified.
@@ -69,7 +71,7 @@ type conn struct {
 func (s *Server) newConn(c net.Conn, t Transport) *conn {
 	now := s.now()
 	// A new connection gets no longer for its first byte than for its head.
-	w := &conn{Conn: c, server: s, tls: t.Encrypted, certTold: t.ClientCertTold, until: now.Add(s.limits.HeaderTimeout)}
+	w := &conn{Conn: c, server: s, tls: t.Encrypted, certTold: t.ClientCertTold, alternative: t.Alternative, until: now.Add(s.limits.HeaderTimeout)}
 	inner := c
 	for {
 		layer, ok := inner.(interface{ NetConn() net.Conn })

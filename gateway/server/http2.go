@@ -74,7 +74,7 @@ func newMultiplexer(s *Server) *multiplexer {
 func (s *Server) serveHTTP2(nc net.Conn) error {
 	c := nc.(*conn)
 	c.watch.since.Store(heading) // it is not for the sweep to end
-	o := &origin{peer: c.peer, tls: c.tls, cert: c.clientCert(), certTold: c.certTold, covers: c.covers, version: 2}
+	o := &origin{peer: c.peer, tls: c.tls, cert: c.clientCert(), certTold: c.certTold, covers: c.covers, alternative: c.alternative, version: 2}
 	if t, ok := c.Conn.(secured); ok {
 		o.name = t.ConnectionState().ServerName
 	}

@@ -29,6 +29,8 @@ type origin struct {
 	// covers reports whether the certificate for one name is good for the
 	// other too; nil: none is.
 	covers func(name, other string) bool
+	// alternative: see Transport.
+	alternative string
 	// version is the major version of HTTP.
 	version int
 }
@@ -41,7 +43,7 @@ func (s *Server) serveMultiplexed(w http.ResponseWriter, r *http.Request, from *
 	st := s.states.Get().(*state)
 	x := &st.x
 	x.Time = s.now()
-	m := &multiplexed{server: s, x: x, w: w, r: r, control: http.NewResponseController(w), version: from.version}
+	m := &multiplexed{server: s, x: x, w: w, r: r, control: http.NewResponseController(w), version: from.version, alternative: from.alternative}
 	st.out, x.Client = m, m
 	x.TLS, x.Peer, x.ClientIP, x.ClientCert = from.tls, from.peer, from.peer, from.cert
 	st.certTold = from.certTold

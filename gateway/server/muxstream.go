@@ -29,8 +29,10 @@ type multiplexed struct {
 	r       *http.Request
 	control *http.ResponseController
 	version int
-	grpc    bool  // refusals are told the way of gRPC
-	limit   int64 // of the content that comes in; 0: none
+	// alternative: see Transport.
+	alternative string
+	grpc        bool  // refusals are told the way of gRPC
+	limit       int64 // of the content that comes in; 0: none
 
 	head     bool
 	finished bool
@@ -73,13 +75,11 @@ func (m *multiplexed) WriteHead(h plugins.ResponseHead) error {
 	if _, ok := header["Date"]; !ok && !h.Date {
 		header["Date"] = nil
 	}
-	if m.version == 2 {
-		if alternative := m.server.alternative.Load(); alternative != nil && m.x.TLS {
-			header.Add("Alt-Svc", *alternative)
-		}
-		if m.server.draining.Load() {
-			header.Set("Connection", "close") // becomes GOAWAY
-		}
+	if m.alternative != "" {
+		header["Alt-Svc"] = []string{m.alternative}
+	}
+	if m.version == 2 && m.server.draining.Load() {
+		header.Set("Connection", "close") // becomes GOAWAY
 	}
 	m.arm()
 	m.w.WriteHeader(h.Status)

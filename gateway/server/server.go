@@ -66,13 +66,14 @@ type Server struct {
 	tunnelsRefused atomic.Uint64
 	streams        atomic.Int64 // exchanges over HTTP/2 and HTTP/3
 	floods         atomic.Uint64
-	// alternative is the value of Alt-Svc, where HTTP/3 is served.
-	alternative atomic.Pointer[string]
-	draining    atomic.Bool // no connection carries a further request
-	stopping    atomic.Bool // idle connections end
-	watching    sync.Once
-	stop        chan struct{}
-	swept       sync.WaitGroup
+	quicConns      atomic.Int64
+	quicMu         sync.Mutex // guards quics
+	quics          []*quicServer
+	draining       atomic.Bool // no connection carries a further request
+	stopping       atomic.Bool // idle connections end
+	watching       sync.Once
+	stop           chan struct{}
+	swept          sync.WaitGroup
 }
 
 // New makes a Server that is not listening yet.
@@ -111,6 +112,9 @@ type Transport struct {
 	// shown it, in Client-Cert (RFC 9440). From others the field is not
 	// believed.
 	ClientCertTold bool
+	// Alternative is the value of Alt-Svc in every response (RFC 7838): where
+	// HTTP/3 is served too. Empty: nowhere.
+	Alternative string
 }
 
 // Serve accepts connections of ln until Shutdown.
@@ -160,10 +164,11 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		return nil
 	}
 	s.connections.each((*conn).wakeIdle)
-	muxed := make(chan error, 1)
+	muxed := make(chan error, 2)
 	go func() { muxed <- s.mux.stop(ctx) }()
+	go func() { muxed <- s.stopHTTP3(ctx) }()
 	err := s.app.Server().ShutdownWithContext(ctx)
-	err = errors.Join(err, <-muxed)
+	err = errors.Join(err, <-muxed, <-muxed)
 	close(s.stop)
 	s.swept.Wait()
 	return err
@@ -188,7 +193,7 @@ type Status struct {
 // Status reads the counters.
 func (s *Server) Status() Status {
 	return Status{
-		Connections: s.connections.count(), Refused: s.refused.Load(), Malformed: s.malformed.Load(),
+		Connections: s.connections.count() + s.quicConns.Load(), Refused: s.refused.Load(), Malformed: s.malformed.Load(),
 		Streams: s.streams.Load(), Floods: s.floods.Load(),
 		Tunnels: s.tunnels.Load(), TunnelsRefused: s.tunnelsRefused.Load(),
 	}

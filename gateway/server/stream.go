@@ -72,6 +72,9 @@ func (s *stream) WriteHead(h plugins.ResponseHead) error {
 	if h.Date {
 		b = s.c.server.date.append(b, s.x.Time)
 	}
+	if s.c.alternative != "" {
+		b = append(append(append(b, "Alt-Svc: "...), s.c.alternative...), '\r', '\n')
+	}
 	if s.left < 0 {
 		if s.x.HTTP10 {
 			s.close = true
