@@ -13,6 +13,7 @@ import (
 	"github.com/gatehouse/gatehouse/plugins/auth"
 	"github.com/gatehouse/gatehouse/plugins/bodylimit"
 	"github.com/gatehouse/gatehouse/plugins/breaker"
+	"github.com/gatehouse/gatehouse/plugins/cache"
 	"github.com/gatehouse/gatehouse/plugins/canary"
 	"github.com/gatehouse/gatehouse/plugins/clientcert"
 	"github.com/gatehouse/gatehouse/plugins/compress"
@@ -82,6 +83,9 @@ func All(d Deps) []plugins.Plugin {
 		// judged it.
 		rules,
 		rewrite.New(),
+		// Behind all that decides, and behind all that changes the request: what
+		// a response was selected by is known here.
+		cache.New(),
 		// Retry stands before the breaker: the circuit judges every attempt,
 		// and none is repeated against an open circuit.
 		d.Retry,
@@ -92,5 +96,5 @@ func All(d Deps) []plugins.Plugin {
 // Names are the keys that plugins add to a route in the configuration file.
 // Those of auth, rate_limit and of services are part of the file itself.
 func Names() []string {
-	return []string{bodylimit.Name, compress.Name, cors.Name, forwardauth.Name, headers.Name, ipallow.Name, redirect.Name}
+	return []string{bodylimit.Name, cache.Name, compress.Name, cors.Name, forwardauth.Name, headers.Name, ipallow.Name, redirect.Name}
 }
