@@ -324,7 +324,9 @@ func TestConformanceBackchannelLogout(t *testing.T) {
 func TestConformanceFAPI2SecurityProfile(t *testing.T) {
 	key, holder := newClientKey(t, "ES256", "k1"), newClientKey(t, "ES256", "")
 	profile := signingClients(store.ClientSettings{AuthMethod: "private_key_jwt", JWKS: jwks(t, key), RequirePAR: true, DPoPBound: true})
-	asClient := func(e *env, f url.Values) url.Values { return merged(f, asserted(e.assertion(key, "signer", nil, nil))) }
+	asClient := func(e *env, f url.Values) url.Values {
+		return merged(f, asserted(e.assertion(key, "signer", nil, nil)))
+	}
 	params := func(pairs ...string) url.Values {
 		return with(request("client_id", "signer", "scope", "openid read:orders"), pairs...)
 	}
