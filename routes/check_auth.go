@@ -47,6 +47,9 @@ func (c *checker) authServer(a *AuthServer) {
 	if a.Audit.Retention != 0 || c.written(&a.Audit.Retention) {
 		atLeast(c, &a.Audit.Retention, "audit: retention", 24*time.Hour)
 	}
+	if a.LDAP != nil && !c.broken(&a.LDAP) {
+		c.ldap(a.LDAP)
+	}
 	for _, scope := range slices.Sorted(maps.Keys(a.Scopes)) {
 		if !scopeToken(scope) {
 			c.report(keyPos(c, &a.Scopes, scope), "the scope %q holds a character that scopes may not have (RFC 6749, 3.3)", scope)

@@ -145,10 +145,45 @@ type AuthServer struct {
 	ClientRegistration *ClientRegistration `yaml:"client_registration"`
 	Users              []User              `yaml:"users"`
 	Permissions        map[string][]string `yaml:"permissions"` // role to permissions
+	// LDAP lets people of a directory sign in; absent: there is none.
+	LDAP *LDAP `yaml:"ldap"`
 	Demands
 	// Theme is a folder that changes how pages look, relative to the file.
 	Theme string `yaml:"theme"`
 	Audit Audit  `yaml:"audit"`
+}
+
+// LDAP is a directory whose people may sign in.
+type LDAP struct {
+	Pos          Pos                 `yaml:"-"`
+	URLs         []string            `yaml:"urls"` // ldaps:// or ldap://; the first that answers
+	CA           string              `yaml:"ca"`   // file; default: the system's
+	StartTLS     bool                `yaml:"start_tls"`
+	BindDN       string              `yaml:"bind_dn"`
+	BindPassword Secret              `yaml:"bind_password"`
+	Base         string              `yaml:"base"`
+	Filter       string              `yaml:"filter"` // default (uid={name})
+	Attributes   LDAPAttributes      `yaml:"attributes"`
+	Groups       LDAPGroups          `yaml:"groups"`
+	Roles        map[string][]string `yaml:"roles"`       // group to roles
+	Timeout      time.Duration       `yaml:"timeout"`     // default 3s
+	Connections  int                 `yaml:"connections"` // default 8
+}
+
+// LDAPAttributes are the attributes of people.
+type LDAPAttributes struct {
+	ID          string `yaml:"id"`           // default entryUUID
+	Name        string `yaml:"name"`         // default uid
+	Email       string `yaml:"email"`        // default mail
+	DisplayName string `yaml:"display_name"` // default cn
+	MemberOf    string `yaml:"member_of"`    // default: none
+}
+
+// LDAPGroups is where groups are, if they are searched.
+type LDAPGroups struct {
+	Base   string `yaml:"base"`
+	Filter string `yaml:"filter"` // default (member={dn})
+	Name   string `yaml:"name"`   // default cn
 }
 
 // Audit is how long the audit log of the authorization server is kept.

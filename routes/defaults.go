@@ -179,6 +179,17 @@ func (c *checker) authServerDefaults(a *AuthServer) {
 	orDefault(c, &a.SessionTTL, 12*time.Hour)
 	orDefault(c, &a.KeyRotation, 720*time.Hour)
 	c.demandDefaults(&a.Demands)
+	if l := a.LDAP; l != nil {
+		orDefault(c, &l.Filter, "(uid={name})")
+		orDefault(c, &l.Attributes.ID, "entryUUID")
+		orDefault(c, &l.Attributes.Name, "uid")
+		orDefault(c, &l.Attributes.Email, "mail")
+		orDefault(c, &l.Attributes.DisplayName, "cn")
+		orDefault(c, &l.Groups.Filter, "(member={dn})")
+		orDefault(c, &l.Groups.Name, "cn")
+		orDefault(c, &l.Timeout, 3*time.Second)
+		orDefault(c, &l.Connections, 8)
+	}
 	orDefault(c, &a.RefreshToken.TTL, 720*time.Hour)
 	orDefault(c, &a.RefreshToken.Idle, min(168*time.Hour, a.RefreshToken.TTL))
 	if a.RefreshToken.Grace == nil {

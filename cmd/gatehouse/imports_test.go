@@ -44,6 +44,7 @@ var mayImport = []struct {
 	{"authserver", []string{"authserver/*", "authserver/store/*"}},
 	{"authserver/oauth", nil},
 	{"authserver/backup", nil},
+	{"authserver/ldap", []string{"authserver/users"}},
 	{"authserver/fetch", nil},
 	{"authserver/jose", nil},
 	{"authserver/dpop", []string{"authserver/jose"}},

@@ -98,7 +98,12 @@ func openIssuer(ctx context.Context, file *routes.File, dev bool, limits *limits
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", a.Pos, err)
 	}
+	directory, err := openDirectory(a.LDAP)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", a.Pos, err)
+	}
 	i.server, err = authserver.New(opening, authserver.Config{
+		Directory:  directory,
 		RequirePAR: a.RequirePAR, DPoPNonce: a.RequireDPoPNonce, MutualTLS: mutualTLS(file), Limits: tokenLimits,
 		Fetch:  fetch.New(fetch.Config{Networks: fetchNetworks(file, dev)}),
 		Issuer: a.Issuer, Insecure: insecure(file), Audience: a.Audience, AccessTokenTTL: a.AccessTokenTTL, CodeTTL: a.CodeTTL, SessionTTL: a.SessionTTL,

@@ -84,6 +84,12 @@ func issuerOf(f *routes.File) (a routes.AuthServer) {
 	if f.AuthServer != nil {
 		a = *f.AuthServer
 		a.Pos, a.Scopes, a.Clients, a.Users, a.Theme = routes.Pos{}, nil, nil, nil, ""
+		a.Permissions, a.ClientRegistration = nil, nil
+		if a.LDAP != nil { // where it stands does not matter
+			directory := *a.LDAP
+			directory.Pos = routes.Pos{}
+			a.LDAP = &directory
+		}
 	}
 	return a
 }

@@ -1,0 +1,40 @@
+package main
+
+import (
+	"crypto/x509"
+	"fmt"
+	"os"
+
+	"github.com/gatehouse/gatehouse/authserver/ldap"
+	"github.com/gatehouse/gatehouse/authserver/users"
+	"github.com/gatehouse/gatehouse/routes"
+)
+
+// openDirectory makes the directory of the configuration; nil when there is
+// none. Whether it answers is seen when somebody signs in: users of our own
+// do not depend on it.
+func openDirectory(l *routes.LDAP) (users.Directory, error) {
+	if l == nil {
+		return nil, nil
+	}
+	c := ldap.Config{
+		URLs: l.URLs, StartTLS: l.StartTLS, BindDN: l.BindDN, BindPassword: l.BindPassword.Reveal(), Base: l.Base, Filter: l.Filter,
+		ID: l.Attributes.ID, Name: l.Attributes.Name, Email: l.Attributes.Email, DisplayName: l.Attributes.DisplayName,
+		MemberOf: l.Attributes.MemberOf, GroupBase: l.Groups.Base, GroupFilter: l.Groups.Filter, GroupName: l.Groups.Name,
+		Roles: l.Roles, Timeout: l.Timeout, Connections: l.Connections,
+	}
+	if l.CA != "" {
+		text, err := os.ReadFile(l.CA)
+		if err != nil {
+			return nil, fmt.Errorf("ldap: ca: %w", err)
+		}
+		if c.Roots = x509.NewCertPool(); !c.Roots.AppendCertsFromPEM(text) {
+			return nil, fmt.Errorf("ldap: ca: %s holds no certificate", l.CA)
+		}
+	}
+	d, err := ldap.New(c)
+	if err != nil {
+		return nil, err
+	}
+	return d, nil
+}
