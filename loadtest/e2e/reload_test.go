@@ -71,7 +71,7 @@ func brokenEditsChangeNothing(t *testing.T, c *cluster) {
 		"routes: [{name: edited, path: /edited/**, service: orders, auth: {}\n",                                // no YAML
 		"tests: [{as: {client: reader}, request: \"GET " + c.issuer + "/orders/1\", expect: scope_missing}]\n", // an expectation that fails
 		"consul: {address: \"http://127.0.0.1:1\"}\n",                                                          // defined twice
-		"routes: [{name: edited, path: /edited/**, service: orders, auth: {dpop: required}}]\n",                // a key without behaviour
+		"routes: [{name: edited, path: /edited/**, service: orders, auth: {}, revocation: strict}]\n",          // a key without behaviour
 	} {
 		writeFile(t, c.extra("edited"), broken)
 		eventually(t, "the broken edit is reported", c.both(successful(0)))
