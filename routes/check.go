@@ -17,7 +17,6 @@ import (
 // yet. They are refused: a key that is read and ignored would open a route.
 var unsupported = map[reflect.Type][]string{
 	reflect.TypeFor[File]():       {"follow", "tracing", "plugins"},
-	reflect.TypeFor[TLS]():        {"acme"},
 	reflect.TypeFor[Admin]():      {"probes", "tls"},
 	reflect.TypeFor[AuthServer](): {"feed"},
 	reflect.TypeFor[Service]():    {"health"},

@@ -1,8 +1,10 @@
 package routes
 
 import (
+	"net/netip"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -41,9 +43,12 @@ func (c *checker) tls(t *TLS) {
 			c.certificate(&pair.Cert, &pair.Key, pair.Pos)
 		}
 	}
-	if c.written(&t.Cert) || c.written(&t.Key) || !c.written(&t.Certificates) {
+	if c.written(&t.Cert) || c.written(&t.Key) || !c.written(&t.Certificates) && t.ACME == nil && !c.broken(&t.ACME) {
 		c.certificate(&t.Cert, &t.Key, t.Pos)
 		t.Certificates = slices.Insert(t.Certificates, 0, Certificate{Pos: c.at(&t.Cert, t.Pos), Cert: t.Cert, Key: t.Key})
+	}
+	if t.ACME != nil && !c.broken(&t.ACME) {
+		c.acme(t.ACME)
 	}
 	if c.written(&t.ClientCA) {
 		c.namedFile(&t.ClientCA, "tls: client_ca", t.Pos)
@@ -54,12 +59,48 @@ func (c *checker) tls(t *TLS) {
 	c.oneOf(&t.MinVersion, "tls: min_version", t.Pos, "1.2", "1.3")
 }
 
+// acme checks what is asked of an ACME server.
+func (c *checker) acme(a *ACME) {
+	if len(a.Domains) == 0 && !c.broken(&a.Domains) {
+		c.report(c.at(&a.Domains, a.Pos), "acme: domains is missing: the names of the certificates")
+	}
+	for i := range a.Domains {
+		domain := &a.Domains[i]
+		pos := c.at(domain, a.Pos)
+		_, wildcard, err := parseHost(*domain)
+		_, ip := netip.ParseAddr(*domain)
+		switch {
+		case c.broken(domain):
+		case err != nil || ip == nil:
+			c.report(pos, "acme: domains: %q is not the name of a host", *domain)
+		case wildcard:
+			c.report(pos, "acme: domains: %q needs a challenge by DNS, which is not supported; name each host", *domain)
+		case slices.Index(a.Domains, *domain) < i:
+			c.report(pos, "acme: domains: %q stands there twice", *domain)
+		}
+	}
+	if c.required(&a.Email, "acme: email", a.Pos) && !strings.Contains(a.Email, "@") {
+		c.report(c.at(&a.Email, a.Pos), "acme: email: %q is not an address", a.Email)
+	}
+	if c.written(&a.Directory) && !c.broken(&a.Directory) {
+		if u, ok := webURL(a.Directory); !ok || u.Scheme != "https" {
+			c.report(c.at(&a.Directory, a.Pos), "acme: directory is not a URL such as https://acme-v02.api.letsencrypt.org/directory")
+		}
+	}
+	if c.written(&a.Storage) && c.required(&a.Storage, "acme: storage", a.Pos) && !filepath.IsAbs(a.Storage) {
+		a.Storage = filepath.Join(filepath.Dir(c.at(&a.Storage, a.Pos).File), a.Storage)
+	}
+	if c.written(&a.CA) {
+		c.namedFile(&a.CA, "acme: ca", a.Pos)
+	}
+}
+
 // terminated refuses what only a handshake of our own could do.
 func (c *checker) terminated(t *TLS) {
 	for _, k := range []struct {
 		address any
 		key     string
-	}{{&t.Cert, "cert"}, {&t.Key, "key"}, {&t.Certificates, "certificates"}, {&t.ClientCA, "client_ca"}, {&t.ClientAuth, "client_auth"}, {&t.MinVersion, "min_version"}} {
+	}{{&t.Cert, "cert"}, {&t.Key, "key"}, {&t.Certificates, "certificates"}, {&t.ACME, "acme"}, {&t.ClientCA, "client_ca"}, {&t.ClientAuth, "client_auth"}, {&t.MinVersion, "min_version"}} {
 		if c.written(k.address) {
 			c.report(c.at(k.address, t.Pos), "tls: %s has no meaning where TLS is terminated by a balancer", k.key)
 		}

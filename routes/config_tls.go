@@ -20,6 +20,7 @@ type TLS struct {
 	// Certificates are chosen by the name that the client asks for; the first
 	// one is for all others.
 	Certificates []Certificate `yaml:"certificates"`
+	ACME         *ACME         `yaml:"acme"` // further certificates
 	// ClientCA is a PEM file of the CAs whose clients are believed; empty: no
 	// certificate is asked for.
 	ClientCA   string `yaml:"client_ca"`
@@ -33,6 +34,21 @@ type Certificate struct {
 	Pos  Pos    `yaml:"-"`
 	Cert string `yaml:"cert"`
 	Key  string `yaml:"key"`
+}
+
+// ACME has certificates issued by an ACME server (RFC 8555).
+type ACME struct {
+	Pos     Pos      `yaml:"-"`
+	Domains []string `yaml:"domains"`
+	Email   string   `yaml:"email"`
+	// Directory is the URL of the server's directory; default Let's Encrypt.
+	Directory string `yaml:"directory"`
+	// Storage is the folder of account and certificates; default: gatehouse/acme
+	// in the user's state folder.
+	Storage string `yaml:"storage"`
+	// CA is a PEM file of the CAs that may certify the directory itself;
+	// default: the system's.
+	CA string `yaml:"ca"`
 }
 
 // ProxyProtocol is for a listener whose balancer tells the client's address in

@@ -1,15 +1,18 @@
 package main
 
 import (
+	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
+	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/gatehouse/gatehouse/gateway"
 	"github.com/gatehouse/gatehouse/gateway/certs"
 	"github.com/gatehouse/gatehouse/gateway/proxied"
 	"github.com/gatehouse/gatehouse/gateway/server"
@@ -21,13 +24,66 @@ import (
 // client's address.
 type secured struct {
 	proxied   []*proxied.Listener
+	acme      map[*routes.TLS]*certs.ACME // by section of the first file
 	tickets   *certs.Tickets
 	listeners []*certs.Listener
 	logger    *slog.Logger
 }
 
-func newSecured(file *routes.File, logger *slog.Logger) *secured {
-	return &secured{tickets: tickets(file), logger: logger}
+func newSecured(file *routes.File, logger *slog.Logger) (*secured, error) {
+	s := &secured{tickets: tickets(file), acme: map[*routes.TLS]*certs.ACME{}, logger: logger}
+	httpPort := 0
+	for _, l := range file.Listeners {
+		if l.TLS == nil && httpPort == 0 {
+			_, httpPort = hostPort(l.Address)
+		}
+	}
+	for _, l := range file.Listeners {
+		if l.TLS == nil || l.TLS.ACME == nil {
+			continue
+		}
+		host, port := hostPort(l.Address)
+		a, err := certs.NewACME(l.TLS.ACME, certs.ACMEConfig{
+			Host: host, TLSPort: port, HTTPPort: httpPort, Now: time.Now,
+			Report: func(domain string, err error) {
+				logger.Error("certificate not obtained; it is tried again", "domain", domain, "error", err)
+			},
+		})
+		if err != nil {
+			s.close()
+			return nil, err
+		}
+		s.acme[l.TLS] = a
+	}
+	return s, nil
+}
+
+// hostPort takes an address apart, of which Load has seen that it is one.
+func hostPort(address string) (host string, port int) {
+	host, text, _ := net.SplitHostPort(address)
+	port, _ = strconv.Atoi(text)
+	return host, port
+}
+
+func (s *secured) close() {
+	for _, a := range s.acme {
+		a.Close()
+	}
+}
+
+// run obtains and renews certificates.
+func (s *secured) run(start func(string, func(context.Context) error)) {
+	for _, a := range s.acme {
+		start("acme", a.Run)
+	}
+}
+
+// locals answer the challenges that are made over HTTP.
+func (s *secured) locals() (list []gateway.Local) {
+	for _, a := range s.acme {
+		list = append(list, gateway.Local{Owns: a.Owns, Handler: gateway.HTTP(a)})
+	}
+	return list
 }
 
 // tickets seals sessions with the secret of the file, else with one derived
@@ -60,7 +116,7 @@ func ownTLS(file *routes.File) (list []*routes.TLS) {
 
 // open reads the files of a listener's section for the first time.
 func (s *secured) open(t *routes.TLS) (*certs.Listener, error) {
-	l, err := certs.New(t, certs.Config{Tickets: s.tickets, Protocols: []string{"h2", "http/1.1"}, Now: time.Now})
+	l, err := certs.New(t, certs.Config{Tickets: s.tickets, Protocols: []string{"h2", "http/1.1"}, ACME: s.acme[t], Now: time.Now})
 	if err != nil {
 		return nil, err
 	}
@@ -107,13 +163,23 @@ func (s *secured) load(file *routes.File) error {
 func (s *secured) register(r *prometheus.Registry) {
 	var (
 		expiry = desc("gateway_tls_cert_expiry_timestamp_seconds", "When the certificate in use expires.", "name")
+		failed = desc("gateway_acme_failures_total", "Failed attempts to obtain or renew a certificate by ACME.", "name")
 		untold = desc("gateway_proxy_protocol_refused_total", "Connections of balancers without a PROXY protocol header.")
 		stale  = desc("gateway_tls_cert_stale", "1 while the certificate's files hold something that cannot be used.", "name")
 	)
-	r.MustRegister(scrape{descs: []*prometheus.Desc{expiry, stale, untold}, fill: func(add adder) {
+	r.MustRegister(scrape{descs: []*prometheus.Desc{expiry, stale, failed, untold}, fill: func(add adder) {
 		for name, c := range s.status() {
 			add(expiry, gauge, float64(c.Expiry.Unix()), name)
 			add(stale, gauge, truth(c.Stale), name)
+		}
+		failures := map[string]uint64{} // two listeners may have a domain
+		for _, a := range s.acme {
+			for name, n := range a.Failures() {
+				failures[name] += n
+			}
+		}
+		for name, n := range failures {
+			add(failed, counter, float64(n), name)
 		}
 		refused := uint64(0)
 		for _, l := range s.proxied {
@@ -162,13 +228,17 @@ func transport(t *routes.TLS) server.Transport {
 
 // transportName is what of a listener cannot change while running.
 func transportName(l routes.Listener) string {
-	terminated, told := false, false
+	terminated, told, acme := false, false, routes.ACME{}
 	if l.TLS != nil {
 		terminated, told = l.TLS.Terminated, l.TLS.ClientCertHeader
+		if l.TLS.ACME != nil {
+			acme = *l.TLS.ACME
+			acme.Pos = routes.Pos{}
+		}
 	}
 	balancers := "none"
 	if p := l.ProxyProtocol; p != nil {
 		balancers = fmt.Sprint(p.Trusted, p.Timeout)
 	}
-	return fmt.Sprintf("%s balancers=%s %s http3=%v tls=%v terminated=%v client_cert_header=%v", l.Address, balancers, l.Protocol, l.HTTP3, l.TLS != nil, terminated, told)
+	return fmt.Sprintf("%s balancers=%s %s http3=%v tls=%v terminated=%v client_cert_header=%v acme=%v", l.Address, balancers, l.Protocol, l.HTTP3, l.TLS != nil, terminated, told, acme)
 }

@@ -91,6 +91,11 @@ func newProcess(ctx context.Context, file *routes.File, dev bool, logger *slog.L
 		return nil, err
 	}
 	opened = append(opened, p.edge.close)
+	if p.secured, err = newSecured(file, logger); err != nil {
+		return nil, err
+	}
+	opened = append(opened, p.secured.close)
+	p.secured.register(p.registry)
 	p.gateway = gateway.New(gateway.Config{
 		Plugins: p.edge.plugins, Discover: p.edge.discover, Locals: p.locals(),
 		Settle: 2 * time.Second, Logger: logger, Now: time.Now,
@@ -110,8 +115,6 @@ func newProcess(ctx context.Context, file *routes.File, dev bool, logger *slog.L
 		Recorders: recorders, Logger: logger, Now: time.Now,
 	})
 	p.registry.MustRegister(admin.NewConnections(p.server.Status))
-	p.secured = newSecured(file, logger)
-	p.secured.register(p.registry)
 	if err := p.listen(file, &opened); err != nil {
 		return nil, err
 	}
@@ -181,11 +184,13 @@ func (p *process) Run(ctx context.Context) error {
 		running.Wait()
 		p.gateway.Close()
 		p.edge.close()
+		p.secured.close()
 		if p.issuer != nil {
 			p.issuer.close()
 		}
 	}()
 	p.edge.run(start)
+	p.secured.run(start)
 	if p.issuer != nil {
 		p.issuer.run(start)
 	}
@@ -292,7 +297,7 @@ func (p *process) serveAdmin(start func(string, func(context.Context) error)) *h
 
 // locals is what the gateway serves itself on the clients' listeners.
 func (p *process) locals() []gateway.Local {
-	locals := []gateway.Local{{Owns: p.resources.owns, Handler: gateway.HTTP(&p.resources)}}
+	locals := append(p.secured.locals(), gateway.Local{Owns: p.resources.owns, Handler: gateway.HTTP(&p.resources)})
 	if p.issuer != nil {
 		locals = append(locals, gateway.Local{Owns: p.issuer.owns, Handler: gateway.HTTP(p.issuer.handler())})
 	}

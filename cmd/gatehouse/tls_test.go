@@ -316,3 +316,43 @@ routes: [{path: /a, service: a, public: true}]
 		t.Error("a connection without a header was served:", resp.Status)
 	}
 }
+
+func TestACMECertificateIsObtainedThroughTheGateway(t *testing.T) {
+	const config = `
+listeners:
+  - address: 127.0.0.1:%d
+    tls:
+      acme: {domains: [api.example.com], email: ops@example.com, directory: "%s", storage: acme, ca: directory.pem}
+      client_ca: directory.pem
+%s
+services: {a: {targets: ["http://127.0.0.1:1"]}}
+routes: [{path: /**, service: a, auth: {}}]
+issuers: [{issuer: "http://127.0.0.1:1", audiences: [a]}]
+`
+	f := func(name string, overHTTP bool) {
+		t.Helper()
+		dir, ports := t.TempDir(), freePorts(t, 2)
+		tlsPort, httpPort, plain := ports[0].(int), 1, ""
+		if overHTTP {
+			tlsPort, httpPort = 1, ports[1].(int)
+			plain = fmt.Sprintf("  - {address: 127.0.0.1:%d}", httpPort)
+		}
+		p := certstest.StartPebble(t, tlsPort, httpPort, time.Hour)
+		p.CA.Write(t, filepath.Join(dir, "directory.pem"))
+		runProcess(t, dir, fmt.Sprintf(config, ports[0], p.Directory, plain))
+		eventually(t, name, func() bool {
+			// The client has no certificate, so it learns only the gateway's.
+			verify := func(s tls.ConnectionState) error {
+				_, err := s.PeerCertificates[0].Verify(p.Verify("api.example.com"))
+				return err
+			}
+			c, err := tls.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", ports[0]), &tls.Config{ServerName: "api.example.com", InsecureSkipVerify: true, VerifyConnection: verify})
+			if err == nil {
+				c.Close()
+			}
+			return err == nil
+		})
+	}
+	f("by TLS", false)
+	f("over HTTP", true)
+}

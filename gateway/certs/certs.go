@@ -1,7 +1,7 @@
 // Package certs is what a listener shows and asks for in a TLS handshake.
 //
 // It owns the choice of a certificate by the name that the client asks for,
-// the CAs of clients, the versions and suites, the keys of session tickets,
+// certificates that an ACME server issues, the CAs of clients, the versions and suites, the keys of session tickets,
 // and how files replace what was read from them. It does not own sockets and
 // protocols above TLS (gateway/server), nor who watches the files
 // (cmd/gatehouse).
@@ -30,6 +30,8 @@ import (
 // Config is what the TLS section of a listener does not say.
 type Config struct {
 	Tickets *Tickets
+	// ACME has further certificates; nil: there are none.
+	ACME *ACME
 	// Protocols are offered by ALPN, the preferred one first.
 	Protocols []string
 	Now       func() time.Time
@@ -108,7 +110,10 @@ func (l *Listener) TLS() *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS12,
 		NextProtos: l.cfg.Protocols,
-		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+			if l.cfg.ACME != nil && asked(hello) {
+				return l.cfg.ACME.challenge(), nil
+			}
 			return l.config(), nil
 		},
 	}
@@ -158,10 +163,16 @@ type Status struct {
 	Stale bool
 }
 
-// Status tells of every certificate, in the order of the file.
+// Status tells of every certificate, in the order of the file, and then of
+// those that were issued by ACME.
 func (l *Listener) Status() (list []Status) {
 	for _, p := range l.current.Load().pairs {
 		list = append(list, Status{nameOf(p.cert.Leaf), p.cert.Leaf.NotAfter, p.stale})
+	}
+	if l.cfg.ACME != nil {
+		for _, c := range l.cfg.ACME.all() {
+			list = append(list, Status{Name: nameOf(c.Leaf), Expiry: c.Leaf.NotAfter})
+		}
 	}
 	return list
 }
@@ -236,6 +247,7 @@ func (s *state) find(file routes.Certificate) *pair {
 
 // prepare makes the template and what it rests on.
 func (s *state) prepare(t *routes.TLS, c Config) {
+	s.choice.acme = c.ACME
 	for _, p := range s.pairs {
 		s.choice.add(p.cert)
 	}

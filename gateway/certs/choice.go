@@ -12,6 +12,7 @@ type choice struct {
 	exact map[string][]*tls.Certificate
 	wild  map[string][]*tls.Certificate // by what stands behind "*."
 	all   []*tls.Certificate
+	acme  *ACME // nil: there are no certificates but those of files
 }
 
 // add makes c known under its names. Where several certificates have a name,
@@ -31,9 +32,9 @@ func (s *choice) add(c *tls.Certificate) {
 	}
 }
 
-// get implements tls.Config.GetCertificate: the exact name, then a wildcard
-// (RFC 9525, 6.3: for one label), then the first certificate, for clients that
-// name nothing or something else.
+// get implements tls.Config.GetCertificate: the exact name, of a file or of ACME,
+// then a wildcard (RFC 9525, 6.3: for one label), then the first certificate, for
+// clients that name nothing or something else.
 func (s *choice) get(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	for _, candidates := range s.candidates(hello.ServerName) {
 		for _, c := range candidates {
@@ -42,19 +43,23 @@ func (s *choice) get(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 			}
 		}
 	}
-	if len(s.all) == 0 {
-		return nil, errNoCertificate
+	if len(s.all) > 0 {
+		// The handshake then fails with an alert that says why.
+		return s.all[0], nil
 	}
-	// The handshake then fails with an alert that says why.
-	return s.all[0], nil
+	return nil, errNoCertificate
 }
 
 // candidates are the certificates that may be shown to a client that asks for
 // name, in the order of preference.
-func (s *choice) candidates(name string) [3][]*tls.Certificate {
+func (s *choice) candidates(name string) (list [5][]*tls.Certificate) {
 	name = canonicalName(name)
 	_, parent, _ := strings.Cut(name, ".")
-	return [3][]*tls.Certificate{s.exact[name], s.wild[parent], s.all}
+	list[0], list[2], list[3] = s.exact[name], s.wild[parent], s.all
+	if s.acme != nil {
+		list[1], list[4] = s.acme.forName(name), s.acme.all()
+	}
+	return list
 }
 
 // covers reports whether whatever a client that asks for name is shown is good

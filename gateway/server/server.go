@@ -96,6 +96,9 @@ func New(c Config) *Server {
 	// than an edge may be, and each head would be parsed twice.
 	s.app.Server().NextProto(protoHTTP1, s.serveHTTP1)
 	s.app.Server().NextProto(protoHTTP2, s.serveHTTP2)
+	// The handshake was the answer to an ACME challenge (RFC 8737, 3): nothing
+	// is said on the connection.
+	s.app.Server().NextProto("acme-tls/1", func(net.Conn) error { return nil })
 	s.mux = newMultiplexer(s)
 	return s
 }

@@ -1,6 +1,6 @@
 // Package certstest makes certificates for tests.
 //
-// It owns a CA in memory and what it issues. It does not own a convention of
+// It owns a CA in memory and what it issues, and an ACME server. It does not own a convention of
 // where files stand: the caller names them.
 //
 //	ca := certstest.NewCA(t, "Test CA")
