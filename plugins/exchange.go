@@ -225,6 +225,9 @@ type Record struct {
 	Upstream time.Duration
 	// CacheHit tells whether the token's verification came from the cache.
 	CacheHit bool
+	// Unavailable tells that the service does not serve now, as 503 would,
+	// although Status is another one (gRPC's UNAVAILABLE comes with 200).
+	Unavailable bool
 }
 
 // Field returns the value of the first field called name (lower case), and

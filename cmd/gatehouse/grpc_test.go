@@ -34,7 +34,6 @@ import (
 	"google.golang.org/grpc/grpclog"
 	"google.golang.org/grpc/interop"
 	testgrpc "google.golang.org/grpc/interop/grpc_testing"
-	testpb "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/status"
 )
 
@@ -281,7 +280,7 @@ func TestGRPCRefusalsAreStatuses(t *testing.T) {
 			t.Helper()
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
-			err := r.dial(t, false, scopes...).Invoke(ctx, method, &testpb.Empty{}, &testpb.Empty{}, grpc.WaitForReady(true))
+			err := r.dial(t, false, scopes...).Invoke(ctx, method, &testgrpc.Empty{}, &testgrpc.Empty{}, grpc.WaitForReady(true))
 			if s := status.Convert(err); s.Code() != want || !strings.HasPrefix(s.Message(), reason) {
 				t.Errorf("got %v, want %v %s", s, want, reason)
 			}

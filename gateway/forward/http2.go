@@ -60,6 +60,7 @@ func (f *forwarder) attemptHTTP2(x *plugins.Exchange, inst *upstream.Instance, s
 	x.Client.Watch(&sc.standing)
 	defer x.Client.Watch(nil)
 	began := f.now()
+	x.Record.Unavailable = false
 	resp, err := c.roundTrip(inst)
 	defer c.stop(resp)
 	if err != nil {
@@ -74,7 +75,7 @@ func (f *forwarder) attemptHTTP2(x *plugins.Exchange, inst *upstream.Instance, s
 		failure = ended
 	}
 	if status = sc.answer.Status; saysUnavailable(resp) {
-		status = http.StatusServiceUnavailable
+		status, x.Record.Unavailable = http.StatusServiceUnavailable, true
 	}
 	return status, failure
 }

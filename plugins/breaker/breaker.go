@@ -130,7 +130,7 @@ var (
 func outcome(x *plugins.Exchange, err error) error {
 	if err == nil {
 		switch {
-		case blames(x.Record.Reason), x.Record.Status >= http.StatusInternalServerError:
+		case blames(x.Record.Reason), x.Record.Status >= http.StatusInternalServerError, x.Record.Unavailable:
 			return errFailed
 		case x.Record.Reason != "":
 			return errExcluded

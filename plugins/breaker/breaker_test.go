@@ -23,6 +23,8 @@ type backend struct {
 	err    error
 	panics bool
 	calls  int
+	// unavailable is what gRPC said.
+	unavailable bool
 }
 
 func (b *backend) handle(x *plugins.Exchange) error {
@@ -30,7 +32,7 @@ func (b *backend) handle(x *plugins.Exchange) error {
 	if b.panics {
 		panic("defect")
 	}
-	x.Record.Status = b.status
+	x.Record.Status, x.Record.Unavailable = b.status, b.unavailable
 	return b.err
 }
 
@@ -95,6 +97,7 @@ func TestFailuresOpenTheCircuit(t *testing.T) {
 		{"invalid answer", backend{err: fail(plugins.UpstreamInvalid)}, true},
 		{"500", backend{status: 500}, true},
 		{"503", backend{status: 503}, true},
+		{"gRPC's UNAVAILABLE", backend{status: 200, unavailable: true}, true},
 		{"200", backend{status: 200}, false},
 		{"404", backend{status: 404}, false},
 		{"429", backend{status: 429}, false},
