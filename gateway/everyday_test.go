@@ -95,6 +95,7 @@ routes:
     auth: {}
     cors: {origins: [https://app.example]}
     headers: {response: {set: {X-Gate: always}}}
+  - {path: /mirrored, service: orders, public: true, mirror: {service: orders-v2}}
   - {path: /old, public: true, redirect: {to: /open/new}}
 `
 
@@ -216,4 +217,13 @@ func TestEverydayPluginsWorkTogetherOnTheWire(t *testing.T) {
 	want(resp, 403)
 	resp, _ = call("GET", "/old")
 	want(resp, 307, "Location: /open/new")
+
+	before = asked.Load()
+	resp, _ = call("GET", "/mirrored")
+	want(resp, 200)
+	for began := time.Now(); asked.Load() < before+2; time.Sleep(5 * time.Millisecond) {
+		if time.Since(began) > 20*time.Second {
+			t.Fatal("no copy arrived")
+		}
+	}
 }

@@ -43,7 +43,7 @@ func (c *checker) branch(r *Route, service string, pos Pos) *Route {
 		return nil
 	}
 	branch := *r
-	branch.Service, branch.Upstream, branch.Canary = service, other, nil
+	branch.Service, branch.Upstream, branch.Canary, branch.Mirror = service, other, nil, nil
 	if branch.Timeout > 0 {
 		own := *other
 		own.Timeouts.Request = branch.Timeout

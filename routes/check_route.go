@@ -30,6 +30,10 @@ func (c *checker) routes() {
 			c.canary(r)
 			used[r.Canary.Service] = true
 		}
+		if r.Mirror != nil {
+			c.mirror(r)
+			used[r.Mirror.Service] = true
+		}
 		c.oneOf(&r.Mode, "mode", r.Pos, "enforce", "shadow")
 		c.rateLimits(r)
 		c.rewrite(r)

@@ -347,6 +347,8 @@ type Route struct {
 	APIKey *RouteAPIKey `yaml:"api_key"`
 	// Canary sends a share of the requests to another service; may be nil.
 	Canary *Canary `yaml:"canary"`
+	// Mirror copies requests to another service; may be nil.
+	Mirror *Mirror `yaml:"mirror"`
 	// Timeout takes the place of the service's timeouts.request; 0: it does not.
 	Timeout time.Duration `yaml:"timeout"`
 	// Streams are the bounds of answers that go on for long: tunnels and event
@@ -459,6 +461,17 @@ type Canary struct {
 	// Header and Cookie let a caller choose with true or false; may be empty.
 	Header string `yaml:"header"`
 	Cookie string `yaml:"cookie"`
+
+	// Route is the route with the other service.
+	Route *Route `yaml:"-"`
+}
+
+// Mirror copies a share of the requests of a route to another service.
+type Mirror struct {
+	Pos         Pos     `yaml:"-"`
+	Service     string  `yaml:"service"`
+	Share       Percent `yaml:"share"`         // default 100%
+	MaxInFlight int     `yaml:"max_in_flight"` // default 64
 
 	// Route is the route with the other service.
 	Route *Route `yaml:"-"`

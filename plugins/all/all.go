@@ -22,6 +22,7 @@ import (
 	"github.com/gatehouse/gatehouse/plugins/forwardauth"
 	"github.com/gatehouse/gatehouse/plugins/headers"
 	"github.com/gatehouse/gatehouse/plugins/ipallow"
+	"github.com/gatehouse/gatehouse/plugins/mirror"
 	"github.com/gatehouse/gatehouse/plugins/ratelimit"
 	"github.com/gatehouse/gatehouse/plugins/redirect"
 	"github.com/gatehouse/gatehouse/plugins/retry"
@@ -86,6 +87,8 @@ func All(d Deps) []plugins.Plugin {
 		// Behind all that decides, and behind all that changes the request: what
 		// a response was selected by is known here.
 		cache.New(),
+		// Copies are of what the service itself gets.
+		mirror.New(nil),
 		// Retry stands before the breaker: the circuit judges every attempt,
 		// and none is repeated against an open circuit.
 		d.Retry,

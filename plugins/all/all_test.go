@@ -63,7 +63,7 @@ func TestOrder(t *testing.T) {
 	}
 	want := []string{
 		"ip_allow", "cors", "headers", "redirect", "body_limit", "rate_limit", "mtls", "api_key", "auth",
-		"condition", "rate_limit", "forward_auth", "compress", "canary", "headers", "rewrite", "cache", "retry", "breaker",
+		"condition", "rate_limit", "forward_auth", "compress", "canary", "headers", "rewrite", "cache", "mirror", "retry", "breaker",
 	}
 	for i := range max(len(names), len(want)) {
 		if i >= len(names) || i >= len(want) || names[i] != want[i] {
