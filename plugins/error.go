@@ -57,12 +57,14 @@ const (
 	// ProofInvalid, ProofNonce and ProofRequired are about DPoP (RFC 9449);
 	// BindingMismatch is about a token bound to another key or certificate than
 	// the request has shown.
-	ProofInvalid     = "dpop_proof_invalid"
-	ProofNonce       = "dpop_nonce_required"
-	ProofRequired    = "dpop_required"
-	BindingMismatch  = "token_binding_mismatch"
-	ScopeMissing     = "scope_missing"
-	ClaimMissing     = "claim_missing"
+	ProofInvalid    = "dpop_proof_invalid"
+	ProofNonce      = "dpop_nonce_required"
+	ProofRequired   = "dpop_required"
+	BindingMismatch = "token_binding_mismatch"
+	ScopeMissing    = "scope_missing"
+	ClaimMissing    = "claim_missing"
+	// StepUpRequired: the user has to sign in again, or in another way.
+	StepUpRequired   = "step_up_required"
 	AudienceMismatch = "audience_mismatch"
 	IssuerUntrusted  = "issuer_untrusted"
 	// ConditionDenied: the route's condition does not hold, or has no answer.
@@ -128,6 +130,7 @@ var titles = map[string]string{
 	ProofRequired:      "The access token must be bound to a key",
 	BindingMismatch:    "The access token is bound to another key or certificate",
 	ScopeMissing:       "The access token lacks a required scope",
+	StepUpRequired:     "The user's sign-in is too old, or of another kind than this needs",
 	ClaimMissing:       "The access token lacks a required claim",
 	AudienceMismatch:   "The access token is meant for another audience",
 	IssuerUntrusted:    "The access token's issuer is not trusted here",
@@ -165,7 +168,7 @@ func Title(code string) string { return titles[code] }
 func AccessReason(code string) bool {
 	switch code {
 	case TokenMissing, TokenInvalid, TokenExpired, TokenNotYetValid, TokenRevoked, ProofInvalid,
-		ProofNonce, ProofRequired, BindingMismatch, ScopeMissing, ClaimMissing,
+		ProofNonce, ProofRequired, BindingMismatch, ScopeMissing, StepUpRequired, ClaimMissing,
 		AudienceMismatch, IssuerUntrusted, ConditionDenied, APIKeyMissing, APIKeyInvalid, APIKeyExpired, KeysUnavailable, CertificateMissing,
 		PrincipalMissing:
 		return true

@@ -231,6 +231,17 @@ func (c *checker) access(r *Route) {
 	if c.written(&a.DPoP) {
 		c.oneOf(&a.DPoP, "dpop", a.Pos, "required")
 	}
+	if c.written(&a.MaxAge) {
+		atLeast(c, &a.MaxAge, "max_age", time.Second)
+	}
+	for i := range a.ACRValues {
+		if v := &a.ACRValues[i]; *v == "" || strings.ContainsFunc(*v, func(r rune) bool { return r <= ' ' || r > '~' || r == '"' || r == '\\' }) {
+			c.report(c.at(v, a.Pos), "acr_values: %q is not a value that a token can have: no spaces, quotes or letters beyond ASCII", *v)
+		}
+	}
+	if c.written(&a.ACRValues) && len(a.ACRValues) == 0 && !c.broken(&a.ACRValues) {
+		c.report(c.at(&a.ACRValues, a.Pos), "acr_values: one of none is impossible; leave it out")
+	}
 	for _, claim := range slices.Sorted(maps.Keys(a.Claims)) {
 		if claim == "" || len(a.Claims[claim]) == 0 {
 			c.report(keyPos(c, &a.Claims, claim), "claims: write NAME: [VALUE, …]; a token must have one of the values")

@@ -381,6 +381,10 @@ type Auth struct {
 	// DPoP is "required" where only tokens that are bound to a key are good
 	// (RFC 9449), and empty where bearer tokens are too.
 	DPoP string `yaml:"dpop"`
+	// ACRValues are the ways of signing in that will do, MaxAge is how long ago
+	// it may have been (RFC 9470).
+	ACRValues []string      `yaml:"acr_values"`
+	MaxAge    time.Duration `yaml:"max_age"`
 	// ForwardToken passes the Authorization field on to the service.
 	ForwardToken bool `yaml:"forward_token"`
 }

@@ -98,6 +98,9 @@ func (e *Endpoint) Serve(w http.ResponseWriter, r *http.Request) error {
 	if e.mustLogin(q, s, done) {
 		return e.toLogin(w, r, q, s, query, done)
 	}
+	if !oauth.ACRMeets(s.ACR, q.acrs) { // who has just signed in cannot do it as is asked for (RFC 9470, 5)
+		return e.refuse(w, q, oauth.Refuse(oauth.UnmetAuthentication, "the user has no such way to sign in"))
+	}
 	needed, err := e.mustConsent(ctx, q, s, done)
 	if err != nil {
 		return err
@@ -196,7 +199,7 @@ func (e *Endpoint) mustLogin(q *request, s store.Session, done session.Interacti
 		return true
 	case done.LoggedIn == s.ID:
 		return false
-	case q.prompts("login"), q.prompts("select_account"):
+	case q.prompts("login"), q.prompts("select_account"), !oauth.ACRMeets(s.ACR, q.acrs):
 		return true
 	}
 	return q.maxAge >= 0 && e.Now().Sub(s.AuthTime) > time.Duration(q.maxAge)*time.Second

@@ -36,6 +36,7 @@ type request struct {
 	hint      string // subject of a valid id_token_hint
 	prompt    []string
 	maxAge    int64 // -1: none
+	acrs      []string
 }
 
 var errTarget = oauth.Refuse(oauth.InvalidRequest, "The application or the address to return to is not registered.")
@@ -137,6 +138,7 @@ func (q *request) readPrompt() error {
 	if q.prompts("none") && len(q.prompt) > 1 {
 		return oauth.Refuse(oauth.InvalidRequest, "prompt=none stands alone")
 	}
+	q.acrs = strings.Fields(q.form.Value("acr_values"))
 	if v := q.form.Value("max_age"); v != "" {
 		n, err := strconv.ParseInt(v, 10, 32)
 		if err != nil || n < 0 {

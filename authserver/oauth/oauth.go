@@ -81,6 +81,11 @@ const (
 	InvalidClientMetadata = "invalid_client_metadata"
 	UnapprovedStatement   = "unapproved_software_statement"
 
+	// What a protected resource wants (RFC 9470, 3), and what the user could not
+	// do (OpenID Connect Core Error Code unmet_authentication_requirements).
+	InsufficientAuthentication = "insufficient_user_authentication"
+	UnmetAuthentication        = "unmet_authentication_requirements"
+
 	// Of RFC 8628, 3.5.
 	AuthorizationPending = "authorization_pending"
 	SlowDown             = "slow_down"

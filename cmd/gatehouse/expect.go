@@ -106,7 +106,7 @@ func decideTest(file *routes.File, t routes.Test, table *routes.Table, verifier 
 	}
 	token, err := caller(file, t.As, verifier)
 	if err == nil {
-		err = judge.Judge(m.Route, token)
+		err = judge.Judge(m.Route, token, time.Now())
 	}
 	if err == nil && token != nil {
 		err = conditionHolds(m.Route, &plugins.Exchange{

@@ -113,7 +113,10 @@ func (p *Plugin) decide(u *rule, x *plugins.Exchange) *plugins.Error {
 	if c.dpop && !u.forward {
 		drop(x, fieldDPoP)
 	}
-	return u.permits(t.Principal)
+	if refusal := u.permits(t.Principal); refusal != nil {
+		return refusal
+	}
+	return u.signIn.suffices(t.Principal, x.Time)
 }
 
 func (p *Plugin) admit(u *rule, t *Token) *plugins.Error {
@@ -132,9 +135,9 @@ func (p *Plugin) Stands(who *plugins.Principal, _ time.Time) string {
 	return ""
 }
 
-// Judge tells how the route decides about t, which may be nil for a request
-// without a token; nil: it lets it pass. It is for `check` and `explain`.
-func (p *Plugin) Judge(r *routes.Route, t *Token) error {
+// Judge tells how the route decides at now about t, which may be nil for a
+// request without a token; nil: it lets it pass. It is for `check` and `explain`.
+func (p *Plugin) Judge(r *routes.Route, t *Token, now time.Time) error {
 	if r.Public {
 		return nil
 	}
@@ -146,6 +149,9 @@ func (p *Plugin) Judge(r *routes.Route, t *Token) error {
 	if t != nil {
 		if refusal = p.admit(u, t); refusal == nil {
 			refusal = u.permits(t.Principal)
+		}
+		if refusal == nil {
+			refusal = u.signIn.suffices(t.Principal, now)
 		}
 	}
 	if refusal == nil {

@@ -149,7 +149,7 @@ func TestRouteMayDemandBoundTokens(t *testing.T) {
 		t.Fatal(err)
 	}
 	var e *plugins.Error
-	if err := d.plugin.Judge(route, assumed); !errors.As(err, &e) || e.Code != plugins.ProofRequired {
+	if err := d.plugin.Judge(route, assumed, t0); !errors.As(err, &e) || e.Code != plugins.ProofRequired {
 		t.Errorf("judged %v", err)
 	}
 }

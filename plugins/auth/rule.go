@@ -28,6 +28,7 @@ type rule struct {
 	untrusted *plugins.Error
 	misused   *plugins.Error
 	scope     *plugins.Error
+	signIn    stepUp
 
 	dpop        bool // only tokens that are bound to a key
 	failedDPoP  [][2]string
@@ -84,6 +85,7 @@ func (p *Plugin) compile(r *routes.Route) (*rule, error) {
 	u.scope = refuse(http.StatusForbidden, plugins.ScopeMissing,
 		"This needs the scope "+u.describe()+".", c.header(oauth.InsufficientScope))
 	u.bindings(c, a.DPoP == "required")
+	u.signIn = newStepUp(a, c)
 	c.scope = "" // another token with the same scopes would not help
 	for name, values := range a.Claims {
 		u.claims = append(u.claims, claim{name, values, refuse(http.StatusForbidden, plugins.ClaimMissing,

@@ -282,7 +282,7 @@ func TestJudgeAgreesWithTheConfigurationsExpectations(t *testing.T) {
 		t.Helper()
 		tok, err := d.verify.Assume([]byte(claims))
 		if err == nil {
-			err = d.plugin.Judge(r, tok)
+			err = d.plugin.Judge(r, tok, t0)
 		}
 		if got := code(t, err); got != want {
 			t.Errorf("%s: got %q, want %q", claims, got, want)
@@ -294,10 +294,10 @@ func TestJudgeAgreesWithTheConfigurationsExpectations(t *testing.T) {
 	f(`{"iss":"https://idp.partner.example","scope":"read:orders"}`, plugins.AudienceMismatch)
 	f(`{"iss":"https://idp.partner.example","aud":"https://partner","scope":"read:orders","plan":["gold"]}`, "")
 	f(`{"iss":"https://stranger.example"}`, plugins.IssuerUntrusted)
-	if got := code(t, d.plugin.Judge(r, nil)); got != plugins.TokenMissing {
+	if got := code(t, d.plugin.Judge(r, nil, t0)); got != plugins.TokenMissing {
 		t.Errorf("no token: %q", got)
 	}
-	if err := d.plugin.Judge(&routes.Route{Public: true}, nil); err != nil {
+	if err := d.plugin.Judge(&routes.Route{Public: true}, nil, t0); err != nil {
 		t.Errorf("public: %v", err)
 	}
 }
