@@ -4,7 +4,7 @@ BIN := bin
 CACHE ?= $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/gatehouse
 export GATEHOUSE_TEST_CONSUL ?= $(CACHE)/consul
 
-.PHONY: run test quick build bench bench-authserver lint servers cluster clean
+.PHONY: run test test-authserver quick build bench bench-authserver lint servers cluster clean
 
 run:
 	$(GO) run ./cmd/gatehouse dev
@@ -16,6 +16,10 @@ build:
 test: servers
 	GATEHOUSE_TEST_REQUIRE=all $(GO) test -race -timeout 20m ./...
 	$(GO) test -run 'Alloc' ./cmd/gatehouse ./gateway/... ./plugins/... ./discovery ./routes
+
+# The authorization server alone, and the clients of others against it.
+test-authserver: servers
+	GATEHOUSE_TEST_REQUIRE=all $(GO) test -race -timeout 20m ./authserver/... ./loadtest/authbench
 
 # What needs no server.
 quick:

@@ -201,3 +201,63 @@ func TestErrorsHoldNoData(t *testing.T) {
 	t.Run("SQLite", func(t *testing.T) { f(t, sqliteFile(t)) })
 	t.Run("Postgres", func(t *testing.T) { f(t, servers.Postgres(t)) })
 }
+
+// TestOAuth61_… takes the primary away for good: a standby becomes the new one,
+// and the store goes on there by itself, with everything that was acknowledged.
+func TestOAuth61_FailoverToAStandbyNeedsNoRestart(t *testing.T) {
+	primary := servers.StartPostgres(t)
+	dsn := primary.Database()
+	standby := primary.Standby()
+	dsn = strings.Replace(dsn, "@"+primary.Addr+"/", "@"+primary.Addr+","+standby.Addr+"/", 1)
+	s := open(t, dsn, Options{Timeout: 2 * time.Second})
+	var woken atomic.Int64
+	ctx, cancel := context.WithCancel(t.Context())
+	listening := make(chan error)
+	go func() { listening <- s.Listen(ctx, func() { woken.Add(1) }) }()
+	now := time.Now()
+	f := store.Family{Grant: "g", ClientID: "c", Created: now, Expires: now.Add(time.Hour), IdleUntil: now.Add(time.Hour),
+		Generation: 1, Hash: digest(1)}
+	if err := s.AddFamily(t.Context(), f); err != nil {
+		t.Fatal(err)
+	}
+	acknowledged := 1
+	rotate := func() error {
+		_, _, err := s.RotateRefresh(t.Context(), store.Rotation{Grant: "g", ClientID: "c", Presented: digest(acknowledged),
+			Next: digest(acknowledged + 1), Generation: acknowledged, Now: now, IdleUntil: f.IdleUntil, Grace: time.Minute, TokenLife: time.Minute})
+		if err == nil {
+			acknowledged++
+		}
+		return err
+	}
+	for range 20 {
+		if err := rotate(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	revoke(t, s)
+	_, head, err := s.RevokedSince(t.Context(), 0, 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	primary.Kill()
+	if err := rotate(); err == nil {
+		t.Error("a rotation without a primary")
+	}
+	standby.Promote()
+	eventually(t, "the client goes on at the new primary", func() bool {
+		err := rotate()
+		if errors.Is(err, store.ErrReuse) || errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrUsed) {
+			t.Fatalf("after the failover: %v", err)
+		}
+		return err == nil
+	})
+	if _, now, err := s.RevokedSince(t.Context(), 0, 10); err != nil || now != head {
+		t.Errorf("the log's head is %d, it was %d (%v)", now, head, err)
+	}
+	before := woken.Load()
+	eventually(t, "revocations are heard again", func() bool { revoke(t, s); return woken.Load() > before })
+	cancel()
+	if err := <-listening; !errors.Is(err, context.Canceled) {
+		t.Errorf("Listen returned %v", err)
+	}
+}
