@@ -30,8 +30,9 @@ func (st *state) forwarding() {
 		f := &x.Fields[i]
 		switch f.ID {
 		case wire.XForwardedFor:
-			// A spelling that the gate dropped was not written by a proxy of ours.
-			credible := believed && !f.Drop
+			// Another spelling was not written by a proxy of ours: it passed
+			// through it.
+			credible := believed && !f.Drop && written(f)
 			f.Drop = true
 			if credible {
 				if len(chain) > 0 {
@@ -42,14 +43,14 @@ func (st *state) forwarding() {
 				}
 			}
 		case wire.XForwarded:
-			if !believed {
+			if !believed || !written(f) {
 				f.Drop = true
 			} else if wire.EqualFold(f.Name, "x-forwarded-proto") {
 				proto = true
 				x.TLS = x.TLS || wire.EqualFold(f.Value, "https")
 			}
 		case wire.Forwarded, wire.RealIP:
-			f.Drop = f.Drop || !believed
+			f.Drop = f.Drop || !believed || !written(f)
 		case wire.RequestID:
 			f.Drop = true
 			if believed && validID(f.Value) {
@@ -89,12 +90,34 @@ func (st *state) forwarding() {
 		b = append(append(b, "\r\nX-Forwarded-Host: "...), x.Authority...)
 	}
 	b = append(append(b, "\r\nX-Request-Id: "...), x.RequestID...)
+	if !believed {
+		b = append(append(b, "\r\nX-Forwarded-Port: "...), port(x)...)
+	}
 	if !tracing {
 		b = appendTraceparent(b, x)
 	}
 	b = append(b, '\r', '\n')
 	st.lines, x.Forwarding = b, b
 }
+
+// written reports whether a field has its name as proxies write it. The gate
+// knows other spellings too, because servers behind us may fold them.
+func written(f *plugins.Field) bool { return bytes.IndexByte(f.Name, '.') < 0 }
+
+// port is the one that the client asked for.
+func port(x *plugins.Exchange) []byte {
+	// The gate has seen that the authority is well formed; a colon within
+	// brackets is of an address.
+	if i := bytes.LastIndexByte(x.Authority, ':'); i > bytes.LastIndexByte(x.Authority, ']') && i+1 < len(x.Authority) {
+		return x.Authority[i+1:]
+	}
+	if x.TLS {
+		return portHTTPS
+	}
+	return portHTTP
+}
+
+var portHTTP, portHTTPS = []byte("80"), []byte("443")
 
 // appendTraceparent starts a trace (W3C Trace Context) whose id is the
 // request's, not sampled: whether to sample is for a tracer to decide.
@@ -123,17 +146,33 @@ func rightmost(chain []byte, trusted []netip.Prefix, peer netip.Addr) netip.Addr
 	client := peer
 	for len(chain) > 0 {
 		i := bytes.LastIndexByte(chain, ',')
-		a, err := netip.ParseAddr(string(bytes.TrimSpace(chain[i+1:])))
-		if err != nil {
+		a, ok := hop(string(bytes.TrimSpace(chain[i+1:])))
+		if !ok {
 			return client
 		}
-		client = a.Unmap()
+		client = a
 		if !contains(trusted, client) || i < 0 {
 			return client
 		}
 		chain = chain[:i]
 	}
 	return client
+}
+
+// hop reads an address; some proxies write it with the client's port, or in
+// brackets.
+func hop(s string) (netip.Addr, bool) {
+	if a, err := netip.ParseAddr(s); err == nil {
+		return a.Unmap(), true
+	}
+	if a, err := netip.ParseAddrPort(s); err == nil {
+		return a.Addr().Unmap(), true
+	}
+	if len(s) > 2 && s[0] == '[' && s[len(s)-1] == ']' {
+		a, err := netip.ParseAddr(s[1 : len(s)-1])
+		return a.Unmap(), err == nil
+	}
+	return netip.Addr{}, false
 }
 
 func validID(v []byte) bool {
