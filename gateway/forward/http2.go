@@ -38,6 +38,7 @@ type call struct {
 	cancel context.CancelCauseFunc
 	timer  *time.Timer
 	idle   atomic.Int64 // between two pieces of content
+	headed atomic.Bool  // the answer's head is there
 	up     *outgoing    // nil: there is nothing to send beside the answer
 	hints  chan []byte
 }
@@ -220,6 +221,7 @@ func (c *call) respond(resp *http.Response) *plugins.Error {
 	if string(x.Method) == http.MethodHead || a.Status == http.StatusNoContent || a.Status == http.StatusNotModified {
 		length = 0
 	}
+	c.headed.Store(true)
 	c.moved()
 	err := x.Client.WriteHead(plugins.ResponseHead{Status: a.Status, Fields: sc.lines, Length: length, Date: !a.HasDate})
 	if err == nil && length < 0 {
@@ -354,7 +356,11 @@ func (o *outgoing) Read(p []byte) (int, error) {
 	o.read.Add(int64(n))
 	switch {
 	case err == io.EOF:
-		o.call.timer.Reset(o.call.f.request)
+		if o.call.headed.Load() {
+			o.call.moved()
+		} else {
+			o.call.timer.Reset(o.call.f.request)
+		}
 	case err != nil:
 		o.err = err
 	default:

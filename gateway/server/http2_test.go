@@ -20,7 +20,6 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
-	"golang.org/x/net/http2/hpack"
 
 	"github.com/gatehouse/gatehouse/plugins"
 )
@@ -415,68 +414,6 @@ func TestHTTP2ShutdownLetsStreamsEnd(t *testing.T) {
 	}
 	if err := <-stopped; err != nil {
 		t.Error(err)
-	}
-}
-
-// raw is a client that writes frames by hand.
-type raw struct {
-	*http2.Framer
-	net.Conn
-	block bytes.Buffer
-	enc   *hpack.Encoder
-}
-
-func (r *h2rig) raw(t testing.TB) *raw {
-	t.Helper()
-	c, err := net.Dial("tcp", r.clear)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close() })
-	_ = c.SetDeadline(time.Now().Add(time.Minute))
-	if _, err := io.WriteString(c, http2.ClientPreface); err != nil {
-		t.Fatal(err)
-	}
-	w := &raw{Framer: http2.NewFramer(c, c), Conn: c}
-	w.enc = hpack.NewEncoder(&w.block)
-	w.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
-	if err := w.WriteSettings(); err != nil {
-		t.Fatal(err)
-	}
-	return w
-}
-
-// head encodes name, value, name, value, …
-func (w *raw) head(fields ...string) []byte {
-	w.block.Reset()
-	for i := 0; i < len(fields); i += 2 {
-		_ = w.enc.WriteField(hpack.HeaderField{Name: fields[i], Value: fields[i+1]})
-	}
-	return bytes.Clone(w.block.Bytes())
-}
-
-// outcome is the status of the next response, or what ended its stream.
-func (w *raw) outcome(t testing.TB) string { return w.outcomeOf(t, 0) }
-
-// outcomeOf is outcome for one stream, any if it is 0.
-func (w *raw) outcomeOf(t testing.TB, stream uint32) string {
-	t.Helper()
-	for {
-		f, err := w.ReadFrame()
-		if err != nil {
-			return "closed"
-		}
-		if id := f.Header().StreamID; stream != 0 && id != 0 && id != stream {
-			continue
-		}
-		switch f := f.(type) {
-		case *http2.MetaHeadersFrame:
-			return f.PseudoValue("status")
-		case *http2.RSTStreamFrame:
-			return f.ErrCode.String()
-		case *http2.GoAwayFrame:
-			return "GOAWAY " + f.ErrCode.String()
-		}
 	}
 }
 
