@@ -47,6 +47,7 @@ import (
 	"github.com/gatehouse/gatehouse/authserver/signin"
 	"github.com/gatehouse/gatehouse/authserver/store"
 	"github.com/gatehouse/gatehouse/authserver/tokens"
+	"github.com/gatehouse/gatehouse/authserver/upstream"
 	"github.com/gatehouse/gatehouse/authserver/userinfo"
 	"github.com/gatehouse/gatehouse/authserver/users"
 	"github.com/gatehouse/gatehouse/authserver/web"
@@ -171,7 +172,11 @@ func (s *Server) mount(place metadata.Places, pages *web.Pages, sessions *sessio
 		Audit: s.audit, Observer: c.Observer,
 	})
 	signIn := login.New(login.Config{
-		Path: base, Pages: pages, Guard: guard, Sessions: sessions, Users: s.users, Factors: second, SignIn: steps,
+		Path: base, Pages: pages, Guard: guard, Sessions: sessions, Users: s.users, Factors: second, SignIn: steps, Elsewhere: c.elsewhere(),
+	})
+	others := upstream.New(upstream.Config{
+		Issuer: c.Issuer, Path: base, Providers: c.Upstream, Sessions: sessions, Users: s.users, SignIn: steps,
+		Once: c.Store, Audit: s.audit, Now: c.Now,
 	})
 	own := account.New(account.Config{
 		Path: base, Pages: pages, Guard: guard, Sessions: sessions, Clients: s.clients, Users: s.users, Scopes: s.scopes,
@@ -223,6 +228,9 @@ func (s *Server) mount(place metadata.Places, pages *web.Pages, sessions *sessio
 		base + "/oauth/account/":  pages.Handler(own.Serve, pageTimeout, get, post),
 		base + "/oauth/consent":   pages.Handler(allow.Serve, pageTimeout, get, post),
 		base + "/oauth/logout":    pages.Handler(signOut.Serve, pageTimeout, get, post),
+
+		base + "/oauth/upstream":          pages.Handler(others.Start, pageTimeout, get),
+		base + "/oauth/upstream/callback": pages.Handler(others.Callback, pageTimeout, get),
 
 		base + "/oauth/static/": http.HandlerFunc(pages.Static),
 	} {

@@ -13,8 +13,10 @@ import (
 	"github.com/gatehouse/gatehouse/authserver/clients"
 	"github.com/gatehouse/gatehouse/authserver/fetch"
 	"github.com/gatehouse/gatehouse/authserver/grants"
+	"github.com/gatehouse/gatehouse/authserver/login"
 	"github.com/gatehouse/gatehouse/authserver/register"
 	"github.com/gatehouse/gatehouse/authserver/store"
+	"github.com/gatehouse/gatehouse/authserver/upstream"
 	"github.com/gatehouse/gatehouse/authserver/users"
 )
 
@@ -57,6 +59,8 @@ type Config struct {
 	// https on public addresses.
 	Fetch *fetch.Fetcher
 
+	// Upstream are other providers with which people may sign in.
+	Upstream []upstream.Provider
 	// Directory knows passwords of people elsewhere; nil: there is none.
 	Directory users.Directory
 
@@ -138,6 +142,14 @@ type Observer interface {
 	Login(result string)
 	// RefreshReuse counts a family revoked because a spent token came back.
 	RefreshReuse()
+}
+
+// elsewhere are the ways to sign in that the login page offers besides.
+func (c *Config) elsewhere() (list []login.Elsewhere) {
+	for _, p := range c.Upstream {
+		list = append(list, login.Elsewhere{Name: p.Name, Title: p.Title})
+	}
+	return list
 }
 
 type nobody struct{}

@@ -47,6 +47,7 @@ func (c *checker) authServer(a *AuthServer) {
 	if a.Audit.Retention != 0 || c.written(&a.Audit.Retention) {
 		atLeast(c, &a.Audit.Retention, "audit: retention", 24*time.Hour)
 	}
+	c.upstreams(a)
 	if a.LDAP != nil && !c.broken(&a.LDAP) {
 		c.ldap(a.LDAP)
 	}

@@ -73,3 +73,34 @@ func (c *checker) ldapFilter(filter *string, key string, owner Pos, places ...st
 	}
 	c.report(c.at(filter, owner), "%s: %q has no %s in it", key, *filter, strings.Join(places, " or "))
 }
+
+// upstreams checks the other providers with which people may sign in.
+func (c *checker) upstreams(a *AuthServer) {
+	names := map[string]Pos{}
+	for i := range a.Upstream {
+		u := &a.Upstream[i]
+		if c.broken(u) {
+			continue
+		}
+		if c.required(&u.Name, "upstream: name", u.Pos) {
+			c.unique(names, "upstream provider", &u.Name, u.Pos)
+			if u.Name == "ldap" || strings.Trim(u.Name, "abcdefghijklmnopqrstuvwxyz0123456789-_") != "" {
+				c.report(c.at(&u.Name, u.Pos), "upstream: name: %q must be lower-case letters, digits, - and _, and not ldap", u.Name)
+			}
+		}
+		if c.required(&u.Issuer, "upstream: issuer", u.Pos) {
+			c.issuerURL(c.at(&u.Issuer, u.Pos), u.Issuer)
+			if u.Issuer == a.Issuer {
+				c.report(c.at(&u.Issuer, u.Pos), "upstream: issuer: this is our own")
+			}
+		}
+		c.required(&u.ClientID, "upstream: client_id", u.Pos)
+		if u.ClientSecret == "" && !c.broken(&u.ClientSecret) {
+			c.report(u.Pos, "upstream: client_secret is missing")
+		}
+		c.oneOf(&u.Linking, "upstream: linking", u.Pos, "none", "verified_email")
+		if len(u.Roles) > 0 && u.GroupsClaim == "" {
+			c.report(c.at(&u.Roles, u.Pos), "upstream: roles are for groups, and no groups_claim says where these are")
+		}
+	}
+}

@@ -146,7 +146,8 @@ type AuthServer struct {
 	Users              []User              `yaml:"users"`
 	Permissions        map[string][]string `yaml:"permissions"` // role to permissions
 	// LDAP lets people of a directory sign in; absent: there is none.
-	LDAP *LDAP `yaml:"ldap"`
+	LDAP     *LDAP      `yaml:"ldap"`
+	Upstream []Upstream `yaml:"upstream"`
 	Demands
 	// Theme is a folder that changes how pages look, relative to the file.
 	Theme string `yaml:"theme"`
@@ -168,6 +169,20 @@ type LDAP struct {
 	Roles        map[string][]string `yaml:"roles"`       // group to roles
 	Timeout      time.Duration       `yaml:"timeout"`     // default 3s
 	Connections  int                 `yaml:"connections"` // default 8
+}
+
+// Upstream is another OpenID Connect provider with which people may sign in.
+type Upstream struct {
+	Pos          Pos                 `yaml:"-"`
+	Name         string              `yaml:"name"`
+	Title        string              `yaml:"title"` // default: the name
+	Issuer       string              `yaml:"issuer"`
+	ClientID     string              `yaml:"client_id"`
+	ClientSecret Secret              `yaml:"client_secret"`
+	Scopes       []string            `yaml:"scopes"`  // default profile, email
+	Linking      string              `yaml:"linking"` // none (default) | verified_email
+	GroupsClaim  string              `yaml:"groups_claim"`
+	Roles        map[string][]string `yaml:"roles"` // group to roles
 }
 
 // LDAPAttributes are the attributes of people.

@@ -179,6 +179,14 @@ func (c *checker) authServerDefaults(a *AuthServer) {
 	orDefault(c, &a.SessionTTL, 12*time.Hour)
 	orDefault(c, &a.KeyRotation, 720*time.Hour)
 	c.demandDefaults(&a.Demands)
+	for i := range a.Upstream {
+		u := &a.Upstream[i]
+		orDefault(c, &u.Title, u.Name)
+		orDefault(c, &u.Linking, "none")
+		if !c.written(&u.Scopes) {
+			u.Scopes = []string{"profile", "email"}
+		}
+	}
 	if l := a.LDAP; l != nil {
 		orDefault(c, &l.Filter, "(uid={name})")
 		orDefault(c, &l.Attributes.ID, "entryUUID")

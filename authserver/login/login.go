@@ -32,7 +32,12 @@ type Config struct {
 	Users    *users.Registry
 	Factors  *factors.Factors
 	SignIn   *signin.SignIn
+	// Elsewhere are other ways to sign in.
+	Elsewhere []Elsewhere
 }
+
+// Elsewhere is another provider, and what people call it.
+type Elsewhere struct{ Name, Title string }
 
 // Endpoint is the login pages. It is safe for concurrent use.
 type Endpoint struct{ Config }
@@ -47,6 +52,7 @@ type view struct {
 	Failed            bool
 	Wait              int // seconds
 	Passkey           *passkey
+	Elsewhere         []Elsewhere
 }
 
 // passkey is a ceremony as a page carries it.
@@ -61,7 +67,7 @@ func Samples() []web.Page {
 	return []web.Page{
 		{Name: "login", Data: view{}},
 		{Name: "login", Script: true, Data: view{Client: "App", Username: "alice", CSRF: "c", Interaction: "i", Failed: true, Passkey: key}},
-		{Name: "login", Data: view{Wait: 30}},
+		{Name: "login", Data: view{Wait: 30, Elsewhere: []Elsewhere{{"partner", "Partner"}}}},
 		{Name: "signedin", Data: signedIn{"alice", "c"}},
 		{Name: "factor", Data: view{Interaction: "i", Failed: true}},
 		{Name: "factor", Script: true, Data: view{Client: "App", Interaction: "i", Wait: 30, Passkey: key}},
@@ -141,7 +147,7 @@ func (e *Endpoint) show(w http.ResponseWriter, r *http.Request, status int, i se
 	if v.Passkey, err = e.ceremony(r.Context(), browser, nil); err != nil {
 		return err
 	}
-	v.Client, v.CSRF = i.ClientName, e.Guard.Token(browser)
+	v.Client, v.CSRF, v.Elsewhere = i.ClientName, e.Guard.Token(browser), e.Config.Elsewhere
 	return e.render(w, r, web.Page{Name: "login", Status: status, Data: v, Script: v.Passkey != nil}, i)
 }
 

@@ -82,11 +82,17 @@ func (s *SignIn) Password(r *http.Request, name, password string) (u store.User,
 	if err != nil {
 		return u, false, s.refused(r, u.Subject, err)
 	}
-	set, err := s.Factors.Of(ctx, u.Subject)
+	second, err = s.NeedsSecond(ctx, u.Subject)
+	return u, second, err
+}
+
+// NeedsSecond reports whether a second step has to follow the first.
+func (s *SignIn) NeedsSecond(ctx context.Context, subject string) (bool, error) {
+	set, err := s.Factors.Of(ctx, subject)
 	if err != nil {
-		return u, false, oauth.Unavailable(fmt.Errorf("look up second factors: %w", err))
+		return false, oauth.Unavailable(fmt.Errorf("look up second factors: %w", err))
 	}
-	return u, set.App, nil
+	return set.App, nil
 }
 
 // Proof is what the second step brings: a code, or a passkey's answer with the

@@ -6,9 +6,21 @@ import (
 	"os"
 
 	"github.com/gatehouse/gatehouse/authserver/ldap"
+	"github.com/gatehouse/gatehouse/authserver/upstream"
 	"github.com/gatehouse/gatehouse/authserver/users"
 	"github.com/gatehouse/gatehouse/routes"
 )
+
+// upstreams are the other providers of the configuration.
+func upstreams(a *routes.AuthServer) (list []upstream.Provider) {
+	for _, u := range a.Upstream {
+		list = append(list, upstream.Provider{
+			Name: u.Name, Title: u.Title, Issuer: u.Issuer, ClientID: u.ClientID, ClientSecret: u.ClientSecret.Reveal(),
+			Scopes: u.Scopes, LinkByEmail: u.Linking == "verified_email", GroupsClaim: u.GroupsClaim, Roles: u.Roles,
+		})
+	}
+	return list
+}
 
 // openDirectory makes the directory of the configuration; nil when there is
 // none. Whether it answers is seen when somebody signs in: users of our own

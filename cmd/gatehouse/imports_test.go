@@ -78,6 +78,7 @@ var mayImport = []struct {
 	{"authserver/metadata", domains},
 	{"authserver/register", domains},
 	{"authserver/revoke", domains},
+	{"authserver/upstream", domains},
 	{"authserver/userinfo", domains},
 	{"configs", []string{"routes", "plugins/all"}},
 	{"loadtest/*", []string{"loadtest/servers"}},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"reflect"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -85,6 +86,10 @@ func issuerOf(f *routes.File) (a routes.AuthServer) {
 		a = *f.AuthServer
 		a.Pos, a.Scopes, a.Clients, a.Users, a.Theme = routes.Pos{}, nil, nil, nil, ""
 		a.Permissions, a.ClientRegistration = nil, nil
+		a.Upstream = slices.Clone(a.Upstream)
+		for i := range a.Upstream {
+			a.Upstream[i].Pos = routes.Pos{}
+		}
 		if a.LDAP != nil { // where it stands does not matter
 			directory := *a.LDAP
 			directory.Pos = routes.Pos{}
