@@ -367,3 +367,17 @@ func TestDeclaredUsersPasswordIsTheFiles(t *testing.T) {
 	}
 	b.signedOut(t)
 }
+
+func TestUserinfoSaysWhetherTheAddressIsVerified(t *testing.T) {
+	e := start(t)
+	token := e.grant("scope", "openid email").str("access_token")
+	info := e.get("/oauth/userinfo", "Authorization", "Bearer "+token).want(t, 200, "")
+	if info.str("email") != "alice@example.com" || info.json["email_verified"] != true {
+		t.Errorf("userinfo %s", info.body)
+	}
+	for name := range claims(t, token, 1) {
+		if strings.Contains(name, "mail") {
+			t.Errorf("the access token has the claim %s", name)
+		}
+	}
+}

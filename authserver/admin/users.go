@@ -112,7 +112,7 @@ func (a *api) updateUser(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if v.Email != nil {
-		u.Email = *v.Email
+		u.Email, u.EmailVerified = *v.Email, false
 	}
 	if v.DisplayName != nil {
 		u.DisplayName = *v.DisplayName

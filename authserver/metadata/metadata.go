@@ -148,7 +148,7 @@ func (e *Endpoint) Advertise(scopes []string, registration bool) {
 		IntrospectionAlgs:    []string{e.Algorithm},
 		Challenges:           []string{"S256"},
 		Claims: []string{"iss", "sub", "aud", "exp", "iat", "auth_time", "nonce", "acr", "amr", "sid", "at_hash",
-			"name", "preferred_username", "email"},
+			"name", "preferred_username", "email", "email_verified"},
 		ACRs:         []string{oauth.ACRPassword, oauth.ACROTP, oauth.ACRSecondPasskey, oauth.ACRPasskey},
 		Prompts:      []string{"none", "login", "consent", "select_account"},
 		IssParameter: true, RequestParameter: true, RequestAlgorithms: signed,

@@ -43,6 +43,7 @@ type answer struct {
 	Name     string `json:"name,omitempty"`
 	Username string `json:"preferred_username,omitempty"`
 	Email    string `json:"email,omitempty"`
+	Verified *bool  `json:"email_verified,omitempty"`
 }
 
 // Serve answers the holder of an access token with the scope openid.
@@ -90,6 +91,9 @@ func (e *Endpoint) Serve(w http.ResponseWriter, r *http.Request) error {
 	}
 	if tokens.HasScope(t.Scope, scopes.Email) {
 		a.Email = u.Email
+		if u.Email != "" {
+			a.Verified = &u.EmailVerified
+		}
 	}
 	web.WriteJSON(w, http.StatusOK, a)
 	return nil
