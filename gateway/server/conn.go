@@ -225,8 +225,7 @@ func (c *conn) ready(now time.Time) {
 	c.until = now.Add(c.server.limits.IdleTimeout)
 }
 
-// send writes to the client. now may be the time of the request: a deadline
-// too early by the age of the request is renewed by the next write.
+// send writes to the client, which from now on has the usual time to take it.
 func (c *conn) send(p []byte, now time.Time) error {
 	if err := c.armWrite(now); err != nil {
 		return err

@@ -170,11 +170,8 @@ func (s *stream) Flush() error {
 	if len(s.out) == 0 {
 		return nil
 	}
-	now := s.x.Time
-	if s.x.Record.BytesOut > outSize {
-		now = s.c.server.now()
-	}
-	s.err = s.c.send(s.out, now)
+	// Not the request's time: its answer may have been long in coming.
+	s.err = s.c.send(s.out, s.c.server.now())
 	s.out = s.out[:0]
 	return s.err
 }
