@@ -4,7 +4,7 @@ BIN := bin
 CACHE ?= $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/gatehouse
 export GATEHOUSE_TEST_CONSUL ?= $(CACHE)/consul
 
-.PHONY: run test test-authserver quick build bench bench-authserver lint servers cluster clean
+.PHONY: run test test-authserver test-edge fuzz quick build bench bench-authserver lint servers cluster clean
 
 run:
 	$(GO) run ./cmd/gatehouse dev
@@ -20,6 +20,14 @@ test: servers
 # The authorization server alone, and the clients of others against it.
 test-authserver: servers
 	GATEHOUSE_TEST_REQUIRE=all $(GO) test -race -timeout 20m ./authserver/... ./loadtest/authbench
+
+# The proxy alone: request matrix, framing, attacks, content, limits.
+test-edge:
+	GATEHOUSE_TEST_REQUIRE=all $(GO) test -race -timeout 20m ./gateway/... ./loadtest/edge
+
+# Each fuzz target of the edge for ten minutes; FUZZTIME=1h for longer.
+fuzz:
+	FUZZTIME=$${FUZZTIME:-10m} .ci/fuzz
 
 # What needs no server.
 quick:
