@@ -25,6 +25,7 @@ type Origin struct {
 	script func(*Conn)
 	conns  []*Conn // since the last Reset, in the order of their first byte
 	seen   int     // connections since the last Reset
+	forget bool
 	open   map[*Conn]struct{}
 }
 
@@ -89,7 +90,9 @@ func (m memory) Write(p []byte) (int, error) {
 func (c *Conn) remember(p []byte) {
 	c.mu.Lock()
 	first := c.got.Len() == 0
-	c.got.Write(p)
+	if first || !c.origin.forget {
+		c.got.Write(p)
+	}
 	c.mu.Unlock()
 	if first {
 		c.origin.mu.Lock()
@@ -97,6 +100,10 @@ func (c *Conn) remember(p []byte) {
 		c.origin.mu.Unlock()
 	}
 }
+
+// Forget has the origin remember only the beginning of what it receives, for
+// content that is too much to keep. It must be called before anything came.
+func (o *Origin) Forget() { o.forget = true }
 
 // Reset closes every connection, forgets what was received, and has new
 // connections run script. It returns when the old scripts have ended.
