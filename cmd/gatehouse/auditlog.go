@@ -141,14 +141,22 @@ func auditExport(o *operator) *cobra.Command {
 			lines := json.NewEncoder(w)
 			lines.SetEscapeHTML(false)
 			first := true
+			var end store.Link
 			err := o.auditPages(ctx, 0, func(p auditPage) error {
 				if first {
 					first = false
+					var err error
+					if end, err = store.ParseLink(p.Head); err != nil {
+						return fmt.Errorf("the log's head: %w", err)
+					}
 					if err := lines.Encode(exportHead{exportFormat, p.Base, p.Head}); err != nil {
 						return err
 					}
 				}
 				for _, e := range p.Events {
+					if e.Seq > end.Seq { // after the head that the first line names
+						return nil
+					}
 					if err := lines.Encode(e); err != nil {
 						return err
 					}
