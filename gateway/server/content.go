@@ -102,6 +102,9 @@ func (d *chunked) reset(c *conn) {
 
 func (d *chunked) Read(p []byte) (int, error) {
 	c := d.c
+	if len(p) == 0 {
+		return 0, nil
+	}
 	c.phase = body
 	if d.buf == nil {
 		d.buf = c.server.buffers.Get().(*[]byte)
