@@ -44,6 +44,7 @@ authserver:
   issuer: http://%[1]s
   key_encryption_key: "%[5]s"
   scopes: {"read:orders": Read your orders}
+  token_limits: {address: {limit: 0}, client: {limit: 0}, user: {limit: 0}}
   clients:
     - {id: batch, secret: "%[6]s", grants: [client_credentials], scopes: ["read:orders"]}
     - {id: asker, secret: "%[6]s", scopes: ["gatehouse:introspect"]}
