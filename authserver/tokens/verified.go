@@ -47,10 +47,11 @@ func (v *verified) keep(token string, t verifiedToken) {
 	v.young[token] = t
 }
 
-// known returns a token that was verified before and has not expired since.
+// known returns a token that was verified before and that now is within the
+// life of.
 func (i *Issuer) known(token string, now time.Time) (Access, bool) {
 	t, ok := i.verified.find(token)
-	if !ok || !now.Before(t.access.Expires.Add(leeway)) {
+	if !ok || !now.Before(t.access.Expires.Add(leeway)) || now.Before(t.access.Issued.Add(-leeway)) {
 		return Access{}, false
 	}
 	if _, _, keyUse, ok := i.keys.PublicKey(t.kid); !ok || keyUse != use {

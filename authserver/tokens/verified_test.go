@@ -71,6 +71,11 @@ func TestVerifiedTokenIsRememberedUntilItExpiresOrItsKeyIsGone(t *testing.T) {
 	if n := len(i.verified.young) + len(i.verified.old); n > 2*maxVerified {
 		t.Errorf("%d tokens are held", n)
 	}
+	now = now.Add(-leeway - 2*time.Second)
+	if _, err := i.ParseAccess(token); !errors.Is(err, ErrInvalid) {
+		t.Errorf("not issued yet: %v", err)
+	}
+	now = now.Add(leeway + 2*time.Second)
 	now = now.Add(time.Minute + leeway)
 	if _, err := i.ParseAccess(token); !errors.Is(err, ErrInvalid) {
 		t.Errorf("expired: %v", err)
