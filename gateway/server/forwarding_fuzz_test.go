@@ -21,8 +21,8 @@ func FuzzRightmost(f *testing.F) {
 		}
 		entries := strings.Split(list, ",")
 		for i := len(entries) - 1; i >= 0; i-- {
-			a, err := netip.ParseAddr(strings.TrimSpace(entries[i]))
-			if err != nil {
+			a, ok := asWritten(strings.TrimSpace(entries[i]))
+			if !ok {
 				t.Fatalf("%q: %v stands left of what is no address", list, got)
 			}
 			if a = a.Unmap(); a == got {
@@ -34,4 +34,19 @@ func FuzzRightmost(f *testing.F) {
 		}
 		t.Fatalf("%q: %v does not stand in it", list, got)
 	})
+}
+
+// asWritten reads an address as proxies write it: bare, with a port, or an IPv6
+// one in brackets.
+func asWritten(s string) (netip.Addr, bool) {
+	if a, err := netip.ParseAddr(s); err == nil {
+		return a, true
+	}
+	if a, err := netip.ParseAddrPort(s); err == nil {
+		return a.Addr(), true
+	}
+	inner, open := strings.CutPrefix(s, "[")
+	inner, closed := strings.CutSuffix(inner, "]")
+	a, err := netip.ParseAddr(inner)
+	return a, err == nil && open && closed
 }
