@@ -59,11 +59,6 @@ type Client struct {
 // Public reports whether the client has nothing to prove who it is.
 func (c *Client) Public() bool { return c.Method() == None }
 
-// MayTarget reports whether tokens of the client may be for the resource.
-func (c *Client) MayTarget(resource string) bool {
-	return len(c.Resources) == 0 || slices.Contains(c.Resources, resource)
-}
-
 // MayUse reports whether the grant type is in the client's list.
 func (c *Client) MayUse(grant string) bool { return slices.Contains(c.Grants, grant) }
 

@@ -102,20 +102,3 @@ func (f *Factors) Of(ctx context.Context, subject string) (Set, error) {
 	s.Recovery, err = f.store.RecoveryCodes(ctx, subject)
 	return s, err
 }
-
-// Reset removes all that a person has enrolled, for who lost all of it.
-func (f *Factors) Reset(ctx context.Context, subject string) error {
-	if err := f.store.RemoveTOTP(ctx, subject); err != nil && !errors.Is(err, store.ErrNotFound) {
-		return err
-	}
-	list, err := f.store.Passkeys(ctx, subject)
-	if err != nil {
-		return err
-	}
-	for _, p := range list {
-		if err := f.store.RemovePasskey(ctx, subject, p.ID); err != nil && !errors.Is(err, store.ErrNotFound) {
-			return err
-		}
-	}
-	return nil
-}

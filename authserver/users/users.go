@@ -261,33 +261,6 @@ func (r *Registry) ChangePassword(ctx context.Context, u store.User, password st
 	return r.store.SetPassword(ctx, u.Subject, hash, events...)
 }
 
-// ChangeEmail gives a stored user an address that it proved to read;
-// ErrDeclared, store.ErrNotFound.
-func (r *Registry) ChangeEmail(ctx context.Context, u store.User, email string, events ...store.AuditEvent) error {
-	if u.Declared {
-		return ErrDeclared
-	}
-	return r.store.SetEmail(ctx, u.Subject, email, true, events...)
-}
-
-// ByNameOrEmail returns the stored, enabled users whose password may be reset
-// by who reads their address: the one of this name, or those whose verified
-// address this is.
-func (r *Registry) ByNameOrEmail(ctx context.Context, text string) ([]store.User, error) {
-	list, err := r.store.UsersByEmail(ctx, text)
-	if err != nil {
-		return nil, err
-	}
-	if u, err := r.store.UserByName(ctx, text); err == nil {
-		if !slices.ContainsFunc(list, func(other store.User) bool { return other.Subject == u.Subject }) {
-			list = append(list, u)
-		}
-	} else if !errors.Is(err, store.ErrNotFound) {
-		return nil, err
-	}
-	return slices.DeleteFunc(list, func(u store.User) bool { return u.Declared || u.Disabled || !u.EmailVerified }), nil
-}
-
 // Throttle is the one that sign-ins go through.
 func (r *Registry) Throttle() *Throttle { return r.throttle }
 
