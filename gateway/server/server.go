@@ -35,8 +35,7 @@ type Recorder interface {
 // Config is what a Server needs. All fields are required but Recorders.
 type Config struct {
 	// Handler answers an exchange; gateway.Gateway.Serve.
-	Handler plugins.Handler
-	// Canonical forms of host and path.
+	Handler   plugins.Handler
 	Limits    routes.Server
 	Trusted   []netip.Prefix
 	Recorders []Recorder
