@@ -1,6 +1,7 @@
 package routes
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,21 +19,19 @@ func testEnv(name string) (string, bool) {
 
 var testOptions = Options{Plugins: []string{"cors", "headers"}, Env: testEnv}
 
-// wants reads the expectations that stand at the end of a file: lines
-// "# want: …", "# warn: …".
-func wants(t *testing.T, path, marker string) []string {
+// expectations calls f for each comment "# marker: text" of a file, with the
+// number of the line that it ends.
+func expectations(t *testing.T, path, marker string, f func(line int, text string)) {
 	t.Helper()
 	data, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var found []string
-	for line := range strings.Lines(string(data)) {
-		if text, ok := strings.CutPrefix(line, "# "+marker+": "); ok {
-			found = append(found, strings.TrimRight(text, "\n"))
+	for i, line := range strings.Split(string(data), "\n") {
+		if _, text, ok := strings.Cut(line, "# "+marker+": "); ok {
+			f(i+1, text)
 		}
 	}
-	return found
 }
 
 // TestBadFiles loads every file of testdata/bad, each with the mistake in its
@@ -52,7 +51,9 @@ func TestBadFiles(t *testing.T) {
 				t.Errorf("with an error the file holds %+v", file)
 			}
 			got := strings.ReplaceAll(err.Error(), "testdata/bad/", "")
-			if want := strings.Join(wants(t, path, "want"), "\n"); got != want {
+			var want []string
+			expectations(t, path, "want", func(_ int, text string) { want = append(want, text) })
+			if want := strings.Join(want, "\n"); got != want {
 				t.Errorf("got:\n%s\nwant:\n%s", got, want)
 			}
 			if strings.Contains(got, "not-to-be-shown") {
@@ -62,6 +63,8 @@ func TestBadFiles(t *testing.T) {
 	}
 }
 
+// TestGoodFiles loads every file of testdata/good. A line that is warned about
+// ends in a comment that says how.
 func TestGoodFiles(t *testing.T) {
 	paths, err := filepath.Glob("testdata/good/*.yaml")
 	if err != nil || len(paths) == 0 {
@@ -73,11 +76,16 @@ func TestGoodFiles(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			var got []string
+			var got, want []string
 			for _, w := range file.Warnings {
-				got = append(got, strings.ReplaceAll(w.String(), "testdata/good/", ""))
+				at := w.Pos
+				w.Pos = Pos{}
+				got = append(got, fmt.Sprintf("%s:%d: %s", at.File, at.Line, w))
 			}
-			if want := wants(t, path, "warn"); strings.Join(got, "\n") != strings.Join(want, "\n") {
+			expectations(t, path, "warn", func(line int, text string) {
+				want = append(want, fmt.Sprintf("%s:%d: %s", path, line, text))
+			})
+			if strings.Join(got, "\n") != strings.Join(want, "\n") {
 				t.Errorf("warnings:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 			}
 			if _, err := NewTable(file.Routes); err != nil {
