@@ -136,6 +136,28 @@ func TestAdminUsers(t *testing.T) {
 	e.admin("PATCH", "/api/v1/users/"+sub, `{"disabled":true}`).problem(t, 409, "declared")
 }
 
+func TestAdminResetsFactorsOfWhoLostThem(t *testing.T) {
+	onEachStore(t, func(t *testing.T, dsn string) {
+		e := startOn(t, openStores(t, dsn, 1)[0], nil)
+		r, b := e.grant(), e.browser()
+		subject, _ := claims(t, r.str("access_token"), 1)["sub"].(string)
+		b.signIn("alice", password)
+		b.enrol()
+		e.browser().factorPage("alice")
+		e.admin("DELETE", "/api/v1/users/"+subject+"/factors", "").want(t, 200, "")
+		b.signedOut(t)
+		e.refresh(r.str("refresh_token")).want(t, 400, "invalid_grant")
+		if e.active(r.str("access_token")) {
+			t.Error("a token from before lives")
+		}
+		e.browser().signIn("alice", password).shows(t, 200, "alice")
+		e.admin("DELETE", "/api/v1/users/usr_nobody/factors", "").problem(t, 404, "no such user")
+		if ev := e.events("factors.reset", 1); len(ev) != 1 || ev[0].Actor != "static-token" || ev[0].Subject != subject {
+			t.Errorf("audit %+v", ev)
+		}
+	})
+}
+
 func TestAdminKeysRevocationsAudit(t *testing.T) {
 	e := start(t)
 	r := e.grant()

@@ -81,6 +81,7 @@ func New(c Config) http.Handler {
 		"PATCH /api/v1/users/{subject}":                    a.updateUser,
 		"DELETE /api/v1/users/{subject}":                   a.removeUser,
 		"POST /api/v1/users/{subject}/revoke":              a.revokeUser,
+		"DELETE /api/v1/users/{subject}/factors":           a.resetFactors,
 		"GET /api/v1/users/{subject}/sessions":             a.listSessions,
 		"GET /api/v1/users/{subject}/grants":               a.listGrants,
 		"GET /api/v1/users/{subject}/consents":             a.listConsents,

@@ -178,3 +178,20 @@ func (a *api) revokeUser(w http.ResponseWriter, r *http.Request) error {
 	}
 	return a.revoked(w, r, oauth.LevelSubject, u.Subject)
 }
+
+// resetFactors removes the authenticator app, recovery codes and passkeys of a
+// user who lost them, and ends everything that the user has: whoever found them
+// may be signed in.
+func (a *api) resetFactors(w http.ResponseWriter, r *http.Request) error {
+	u, err := a.user(r)
+	if err != nil {
+		return err
+	}
+	err = a.audited(r, store.AuditEvent{Action: audit.FactorsReset, Subject: u.Subject}, func(e store.AuditEvent) error {
+		return a.Store.RemoveFactors(r.Context(), u.Subject, e)
+	})
+	if err != nil {
+		return err
+	}
+	return a.revoked(w, r, oauth.LevelSubject, u.Subject)
+}

@@ -56,6 +56,9 @@ const (
 	RecoveryUsed    = "recovery.used"
 	PasskeyAdded    = "passkey.added"
 	PasskeyRemoved  = "passkey.removed"
+	// FactorsReset says that an operator removed all that a user signs in with
+	// besides the password.
+	FactorsReset = "factors.reset"
 
 	// LogoutNotified and LogoutUndelivered are about one application that a
 	// session's end was told to, or could not be told for a whole day.

@@ -54,6 +54,8 @@ type Factors interface {
 	// ErrNotFound.
 	UsePasskey(ctx context.Context, p Passkey) error
 	RemovePasskey(ctx context.Context, subject string, id []byte, events ...AuditEvent) error // ErrNotFound
+	// RemoveFactors removes all of these, whether there are any or not.
+	RemoveFactors(ctx context.Context, subject string, events ...AuditEvent) error
 }
 
 // Ticket is a promise sent by e-mail: whoever brings its secret back reads that

@@ -26,7 +26,7 @@ func readAll(r io.Reader) ([]byte, error) {
 
 func userCommand() *cobra.Command {
 	return operating("user", "Users of the authorization server; named by name or subject",
-		userList, userGet, userAdd, userUpdate, userPassword, userDisable, userEnable, userRemove, userRevoke, userConsents, userWithdraw)
+		userList, userGet, userAdd, userUpdate, userPassword, userResetFactors, userDisable, userEnable, userRemove, userRevoke, userConsents, userWithdraw)
 }
 
 func userList(o *operator) *cobra.Command {
@@ -193,6 +193,17 @@ func userPassword(o *operator) *cobra.Command {
 		})
 	p.add(c)
 	return c
+}
+
+func userResetFactors(o *operator) *cobra.Command {
+	return o.ofUser("reset-factors NAME", "Remove the authenticator app, recovery codes and passkeys of a user; all its sessions and tokens end",
+		"gatehouse user reset-factors alice", func(ctx context.Context, path string, _ []string) error {
+			var entry object
+			if err := o.call(ctx, http.MethodDelete, path+"/factors", nil, &entry); err != nil {
+				return err
+			}
+			return o.one(entry, "seq", "level", "id")
+		})
 }
 
 func userDisable(o *operator) *cobra.Command {

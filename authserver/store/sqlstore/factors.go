@@ -152,11 +152,18 @@ func (s *Store) RemovePasskey(ctx context.Context, subject string, id []byte, ev
 	})
 }
 
+// RemoveFactors implements store.Factors.
+func (s *Store) RemoveFactors(ctx context.Context, subject string, events ...store.AuditEvent) error {
+	return s.audited(ctx, "remove factors", events, func(ctx context.Context, c conn) error {
+		return removeFactors(ctx, c, subject)
+	})
+}
+
 // removeFactors removes what a user signs in with besides the password.
 func removeFactors(ctx context.Context, c conn, subject string) error {
 	for _, query := range []string{
 		`DELETE FROM totp WHERE subject = ?1`, `DELETE FROM recovery_codes WHERE subject = ?1`,
-		`DELETE FROM passkeys WHERE subject = ?1`, `DELETE FROM tickets WHERE subject = ?1`,
+		`DELETE FROM passkeys WHERE subject = ?1`,
 	} {
 		if _, err := c.exec(ctx, query, subject); err != nil {
 			return err

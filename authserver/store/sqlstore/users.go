@@ -125,6 +125,9 @@ func (s *Store) RemoveUser(ctx context.Context, subject string, events ...store.
 		if err := removeFactors(ctx, c, subject); err != nil {
 			return err
 		}
+		if _, err := c.exec(ctx, `DELETE FROM tickets WHERE subject = ?1`, subject); err != nil {
+			return err
+		}
 		if err := found(c.exec(ctx, `DELETE FROM users WHERE subject = ?1`, subject)); err != nil {
 			return err
 		}

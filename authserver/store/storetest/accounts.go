@@ -59,6 +59,15 @@ var accounts = []promise{
 		wantError(t, "remove another's", s.RemovePasskey(ctx, "usr_2", none.ID), store.ErrNotFound)
 		must(t, s.RemovePasskey(ctx, "usr_1", none.ID))
 		wantEqual(t, "left", len(got[[]store.Passkey](t)(s.Passkeys(ctx, "usr_1"))), 1)
+		must(t, s.PutTOTP(ctx, store.TOTP{Subject: "usr_1", Sealed: []byte{1}}, []store.Digest{digest(1)}))
+		must(t, s.PutRecoveryCodes(ctx, "usr_2", []store.Digest{digest(2)}))
+		must(t, s.RemoveFactors(ctx, "usr_1"))
+		must(t, stores[1].RemoveFactors(ctx, "usr_1"))
+		_, err := s.TOTP(ctx, "usr_1")
+		wantError(t, "app of who has nothing left", err, store.ErrNotFound)
+		wantEqual(t, "passkeys of who has nothing left", len(got[[]store.Passkey](t)(stores[1].Passkeys(ctx, "usr_1"))), 0)
+		wantEqual(t, "codes of who has nothing left", got[int](t)(s.RecoveryCodes(ctx, "usr_1")), 0)
+		wantEqual(t, "another's codes", got[int](t)(s.RecoveryCodes(ctx, "usr_2")), 1)
 	}},
 	{"TicketIsSpentOnceOverReplicas", func(t *testing.T, stores []store.Store) {
 		ctx, s := t.Context(), stores[0]
