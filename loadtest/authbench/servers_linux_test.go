@@ -87,7 +87,7 @@ func gatehouse(t *testing.T) []*row {
 	t.Cleanup(func() {
 		if t.Failed() {
 			out, _ := os.ReadFile(log.Name())
-			t.Logf("output of gatehouse:\n%s", out[max(0, len(out)-4000):])
+			servers.ShowLog(t, "gatehouse", string(out))
 		}
 	})
 	base := "http://" + listen

@@ -39,6 +39,7 @@ func (m *machine) run(f func() error) (err error) {
 }
 
 func (m *machine) Helper()                 {}
+func (m *machine) Name() string            { return "cluster" }
 func (m *machine) Cleanup(f func())        { m.cleanups = append(m.cleanups, f) }
 func (m *machine) Failed() bool            { return len(m.errs) > 0 }
 func (m *machine) Logf(f string, a ...any) { fmt.Fprintf(os.Stderr, f+"\n", a...) }

@@ -2,7 +2,9 @@ package e2e
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -105,6 +107,14 @@ func registrationShowsInASecond(t *testing.T, c *cluster) {
 	fresh := startBackend(t, "newcomer", 2, "")
 	c.a.awaitInstances(t, "newcomer", 1)
 	c.b.awaitInstances(t, "newcomer", 1)
+	promptly(t, "the first use of a registered instance, the last of a deregistered one", time.Second, func() time.Duration {
+		return c.comeAndGo(t, fresh, token)
+	})
+}
+
+// comeAndGo registers an instance and takes it away again. It returns how long
+// the gateway that was slower in either needed.
+func (c *cluster) comeAndGo(t *testing.T, fresh *backend, token string) time.Duration {
 	calls := load{next: fixed("GET", "/newcomer/x", token), to: []*gateway{c.a, c.b}, callers: 4, pace: 5 * time.Millisecond}.start(t)
 	host, port, _ := strings.Cut(fresh.addr, ":")
 	c.consulPut(t, "register", fmt.Sprintf(`{"ID":%q,"Name":"newcomer","Address":%q,"Port":%s,"Check":{"HTTP":"http://%s/healthz","Interval":"1s","Status":"passing"}}`,
@@ -129,15 +139,8 @@ func registrationShowsInASecond(t *testing.T, c *cluster) {
 			last = max(last, a.sent.Sub(went))
 		}
 	}
-	for gateway, d := range first {
-		if d > time.Second {
-			t.Errorf("%s used the new instance %v after it was registered, want at most 1 s", gateway, d)
-		}
-	}
-	if last > time.Second {
-		t.Errorf("the instance had a request %v after it was deregistered, want at most 1 s", last)
-	}
 	t.Logf("first use after %v, last use %v after it was gone", first, last)
+	return max(last, slices.Max(slices.Collect(maps.Values(first))))
 }
 
 // consulPut calls the agent as a service would.

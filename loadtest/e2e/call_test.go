@@ -50,7 +50,7 @@ type line struct {
 	in   *bufio.Reader
 }
 
-const callTimeout = 20 * time.Second
+const callTimeout = time.Minute
 
 func (l *line) close() {
 	if l.conn != nil {

@@ -116,7 +116,7 @@ store: {{.Store}}
 redis: redis://{{.Redis}}/0
 consul: {address: "http://{{.Consul}}"}
 replicas: many
-server: {drain_delay: 100ms, drain_timeout: 5s}
+server: {drain_delay: 100ms, drain_timeout: 1m}
 authserver:
   issuer: {{.Issuer}}
   key_encryption_key: {{.KEK}}

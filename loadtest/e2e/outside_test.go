@@ -60,7 +60,7 @@ func runScript(t *testing.T, name string, argument any) *script {
 		_ = s.Process.Kill()
 		_ = s.Wait()
 		if t.Failed() {
-			t.Logf("%s: %s", name, end(s.log.String(), 3000))
+			servers.ShowLog(t, name, s.log.String())
 		}
 	})
 	return s

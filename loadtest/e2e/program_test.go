@@ -23,7 +23,7 @@ import (
 
 // patience is how long a test waits for what must come about in the end on a
 // busy machine. What must come about soon is asserted beside it.
-const patience = 45 * time.Second
+const patience = 2 * time.Minute
 
 var builds struct {
 	dir         string
@@ -153,7 +153,7 @@ func start(t testing.TB, name, path string, env []string, args ...string) *proce
 		if log := p.log.String(); strings.Contains(log, "DATA RACE") || strings.Contains(log, "panic: ") {
 			t.Errorf("%s failed:\n%s", name, end(log, 8000))
 		} else if t.Failed() {
-			t.Logf("end of the log of %s:\n%s", name, end(log, 3000))
+			servers.ShowLog(t, name, log)
 		}
 	})
 	return p
@@ -221,7 +221,7 @@ func eventually(t testing.TB, what string, ok func() bool) {
 }
 
 var plainClient = &http.Client{
-	Timeout:       20 * time.Second,
+	Timeout:       callTimeout,
 	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 }
 

@@ -13,13 +13,8 @@ import (
 	"github.com/gatehouse/gatehouse/loadtest/servers"
 )
 
-const (
-	// limiterWait is what a request may wait for the limiter at most.
-	limiterWait = 25 * time.Millisecond
-	// attempts has a fault measured again when a bound was missed: what the
-	// limiter does it does every time, what a busy machine does it does not.
-	attempts = 4
-)
+// limiterWait is what a request may wait for the limiter at most.
+const limiterWait = 25 * time.Millisecond
 
 // redisFaults are the ways in which Redis goes away.
 func (c *cluster) redisFaults(t *testing.T) []redisFault {
@@ -91,14 +86,15 @@ func (s *spread) worsen(other spread) {
 }
 
 // beyond says where requests waited longer than they may: 25 ms more than
-// without a fault, or than requests that no limit holds up.
+// without a fault, or than requests that no limit holds up. The longest of some
+// hundred waits differs by half from one measurement to the next.
 func (w waits) beyond(normal waits) string {
 	for name, s := range map[string][2]spread{"leased": {w.leased, normal.leased}, "exact": {w.exact, normal.exact}} {
 		now, then := s[0], s[1]
 		if bound := max(then.p99, normal.none.p99) + limiterWait; now.p99 > bound {
 			return name + ": p99 " + now.p99.String() + " is over " + bound.String()
 		}
-		if bound := max(then.max, normal.none.max) + limiterWait; now.max > bound {
+		if bound := max(then.max, normal.none.max)*3/2 + limiterWait; now.max > bound {
 			return name + ": max " + now.max.String() + " is over " + bound.String()
 		}
 	}
@@ -171,14 +167,12 @@ func (c *cluster) awaitRedis(t *testing.T) {
 // revocationWithoutRedis holds the longer of the two bounds.
 func (c *cluster) revocationWithoutRedis(t *testing.T) {
 	t.Helper()
-	token := c.a.token(t, "batch")
-	use := load{next: fixed("GET", "/orders/1", token), to: []*gateway{c.b}, callers: 1, pace: 2 * time.Millisecond}.start(t)
-	time.Sleep(50 * time.Millisecond)
-	last := lastAccepted(t, use, c.a.revoke(t, "batch", batchSecret, token))
-	t.Logf("revoked without Redis: last accepted use after %v", last)
-	if last > 1500*time.Millisecond {
-		t.Errorf("a token revoked while Redis is away was accepted %v later, want at most 1.5 s", last)
-	}
+	promptly(t, "the last accepted use of a token revoked while Redis is away", 1500*time.Millisecond, func() time.Duration {
+		token := c.a.token(t, "batch")
+		use := load{next: fixed("GET", "/orders/1", token), to: []*gateway{c.b}, callers: 1, pace: 2 * time.Millisecond}.start(t)
+		time.Sleep(50 * time.Millisecond)
+		return lastAccepted(t, use, c.a.revoke(t, "batch", batchSecret, token))
+	})
 }
 
 // dropPackets inserts (-I) or deletes (-D) the rule that drops what is sent to

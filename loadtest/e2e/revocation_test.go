@@ -9,6 +9,11 @@ import (
 
 // revokedTokensEndEverywhere revokes 100 tokens at A while each is in use at B.
 func revokedTokensEndEverywhere(t *testing.T, c *cluster) {
+	promptly(t, "the last accepted use of a revoked token after the reply", time.Second, func() time.Duration { return revokeMany(t, c) })
+}
+
+// revokeMany returns how long the slowest of them went on to be accepted.
+func revokeMany(t *testing.T, c *cluster) time.Duration {
 	const tokens, together = 100, 5
 	list := make([]string, tokens)
 	for i := range list {
@@ -37,13 +42,14 @@ func revokedTokensEndEverywhere(t *testing.T, c *cluster) {
 	allOK(t, background.stop())
 	s := spreadOf(lasts)
 	t.Logf("last accepted use after the reply to the revocation: %v", s)
-	if s.n != tokens || s.p99 > time.Second || s.max > time.Second {
-		t.Errorf("%v, want at most 1 s", s)
+	if s.n != tokens {
+		t.Errorf("%d of %d revocations were measured", s.n, tokens)
 	}
 	for _, token := range list {
 		c.b.call("GET", "/orders/1", token).want(t, 401, "token_revoked")
 		c.a.call("GET", "/orders/1", token).want(t, 401, "token_revoked")
 	}
+	return s.max
 }
 
 // lastAccepted waits until a token was refused for a while and returns how long
@@ -78,6 +84,11 @@ func lastAccepted(t *testing.T, use *running, replied time.Time) (last time.Dura
 // reuseKillsTheFamily spends a refresh token twice, at one gateway each. With
 // `grace: 0s` every second use counts.
 func reuseKillsTheFamily(t *testing.T, c *cluster) {
+	promptly(t, "the last accepted use of a family's token after the reuse", time.Second, func() time.Duration { return reuse(t, c) })
+}
+
+// reuse returns how long the family's access token went on to be accepted.
+func reuse(t *testing.T, c *cluster) time.Duration {
 	first := c.login(t, c.a, "openid read:orders")
 	refresh := func(g *gateway, token string) (int, tokens) {
 		return g.tokenEndpoint(t, "web", webSecret, url.Values{"grant_type": {"refresh_token"}, "refresh_token": {token}})
@@ -95,9 +106,7 @@ func reuseKillsTheFamily(t *testing.T, c *cluster) {
 	}
 	replied := time.Now()
 	use := load{next: fixed("GET", "/orders/1", second.Access), to: []*gateway{c.b}, callers: 1, pace: 2 * time.Millisecond}.start(t)
-	if last := lastAccepted(t, use, replied); last > time.Second {
-		t.Errorf("an access token of the family was accepted %v after the reuse, want at most 1 s", last)
-	}
+	last := lastAccepted(t, use, replied)
 	for _, g := range []*gateway{c.a, c.b} {
 		g.call("GET", "/orders/1", first.Access).want(t, 401, "token_revoked")
 		g.call("GET", "/orders/1", second.Access).want(t, 401, "token_revoked")
@@ -105,6 +114,7 @@ func reuseKillsTheFamily(t *testing.T, c *cluster) {
 			t.Errorf("the family's newest refresh token: %d %s", status, dead.Error)
 		}
 	}
+	return last
 }
 
 // everyLevelReachesTheOther revokes at A by each level that a token can die by,
@@ -115,33 +125,37 @@ func everyLevelReachesTheOther(t *testing.T, c *cluster) {
 		{"token", "jti"}, {"grant", "grant"}, {"session", "sid"}, {"subject", "sub"}, {"client", "client_id"}, {"issuer", "iss"},
 	} {
 		t.Run(level.name, func(t *testing.T) {
-			meant, other := c.login(t, c.a, "openid read:orders"), c.b.token(t, "reader")
-			for _, g := range []*gateway{c.a, c.b} {
-				g.call("GET", "/orders/1", meant.Access).want(t, 200, "")
-				g.call("GET", "/orders/1", other).want(t, 200, "")
-			}
-			id, _ := claimsOf(t, meant.Access)[level.claim].(string)
-			use := load{next: fixed("GET", "/orders/1", meant.Access), to: []*gateway{c.b}, callers: 1, pace: 2 * time.Millisecond}.start(t)
-			c.a.administer(t, "POST", "/api/v1/revocations", map[string]string{"level": level.name, "id": id})
-			if last := lastAccepted(t, use, time.Now()); last > time.Second {
-				t.Errorf("accepted %v after the revocation, want at most 1 s", last)
-			}
-			c.a.call("GET", "/orders/1", meant.Access).want(t, 401, "token_revoked")
-			for _, g := range []*gateway{c.a, c.b} {
-				if level.name == "issuer" {
-					g.call("GET", "/orders/1", other).want(t, 401, "token_revoked")
-				} else {
-					g.call("GET", "/orders/1", other).want(t, 200, "")
-				}
-			}
-			refreshed, answered := c.b.tokenEndpoint(t, "web", webSecret, url.Values{"grant_type": {"refresh_token"}, "refresh_token": {meant.Refresh}})
-			if alive := level.name == "token"; alive != (refreshed == 200) {
-				t.Errorf("refresh after the revocation: %d %s", refreshed, answered.Error)
-			}
-			again := c.login(t, c.b, "openid read:orders")
-			for _, g := range []*gateway{c.a, c.b} {
-				g.call("GET", "/orders/1", again.Access).want(t, 200, "")
-			}
+			promptly(t, "the last accepted use after the revocation", time.Second, func() time.Duration { return revokeLevel(t, c, level.name, level.claim) })
 		})
 	}
+}
+
+// revokeLevel returns how long the revoked token went on to be accepted.
+func revokeLevel(t *testing.T, c *cluster, level, claim string) time.Duration {
+	meant, other := c.login(t, c.a, "openid read:orders"), c.b.token(t, "reader")
+	for _, g := range []*gateway{c.a, c.b} {
+		g.call("GET", "/orders/1", meant.Access).want(t, 200, "")
+		g.call("GET", "/orders/1", other).want(t, 200, "")
+	}
+	id, _ := claimsOf(t, meant.Access)[claim].(string)
+	use := load{next: fixed("GET", "/orders/1", meant.Access), to: []*gateway{c.b}, callers: 1, pace: 2 * time.Millisecond}.start(t)
+	c.a.administer(t, "POST", "/api/v1/revocations", map[string]string{"level": level, "id": id})
+	last := lastAccepted(t, use, time.Now())
+	c.a.call("GET", "/orders/1", meant.Access).want(t, 401, "token_revoked")
+	for _, g := range []*gateway{c.a, c.b} {
+		if level == "issuer" {
+			g.call("GET", "/orders/1", other).want(t, 401, "token_revoked")
+		} else {
+			g.call("GET", "/orders/1", other).want(t, 200, "")
+		}
+	}
+	refreshed, answered := c.b.tokenEndpoint(t, "web", webSecret, url.Values{"grant_type": {"refresh_token"}, "refresh_token": {meant.Refresh}})
+	if alive := level == "token"; alive != (refreshed == 200) {
+		t.Errorf("refresh after the revocation: %d %s", refreshed, answered.Error)
+	}
+	again := c.login(t, c.b, "openid read:orders")
+	for _, g := range []*gateway{c.a, c.b} {
+		g.call("GET", "/orders/1", again.Access).want(t, 200, "")
+	}
+	return last
 }

@@ -3,7 +3,7 @@
 //
 // It owns building and running the program, the scripted origin and the raw
 // client. It does not own what is asserted, nor servers that others wrote
-// (loadtest/servers). It imports nothing of gatehouse: what it knows about it
+// (loadtest/servers). It imports nothing of the gateway: what it knows about it
 // is what goes over sockets.
 //
 //	func TestMain(m *testing.M) { rig.Main(m) }
@@ -31,6 +31,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/gatehouse/gatehouse/loadtest/servers"
 )
 
 // Patience is how long a test waits for what must come about in the end on a
@@ -188,7 +190,7 @@ func Run(t testing.TB, o Options) *Gateway {
 		if err := g.Stop(); err != nil {
 			t.Error(err)
 		} else if t.Failed() {
-			t.Logf("end of the gateway's log:\n%s", tail(g.log.String(), 3000))
+			servers.ShowLog(t, "the gateway", g.log.String())
 		}
 	})
 	return g

@@ -11,7 +11,6 @@
 package servers
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -92,7 +91,7 @@ func start(t testing.TB, name string, newSpec func(port int) spec) *Server {
 	t.Cleanup(func() {
 		s.end(syscall.SIGKILL)
 		if t.Failed() {
-			t.Logf("last output of %s:\n%s", s.name, s.output())
+			ShowLog(t, s.name, s.written())
 		}
 	})
 	var err error
@@ -104,7 +103,7 @@ func start(t testing.TB, name string, newSpec func(port int) spec) *Server {
 			return s
 		}
 	}
-	t.Fatalf("start %s: %v\n%s", name, err, s.output())
+	t.Fatalf("start %s: %v\n%s", name, err, lastLines(s.written()))
 	return nil
 }
 
@@ -203,7 +202,7 @@ func (s *Server) Restart() {
 	s.t.Helper()
 	s.end(s.spec.stop)
 	if err := s.run(); err != nil {
-		s.t.Fatalf("restart %s: %v\n%s", s.name, err, s.output())
+		s.t.Fatalf("restart %s: %v\n%s", s.name, err, lastLines(s.written()))
 	}
 }
 
@@ -232,14 +231,11 @@ func (s *Server) signal(sig syscall.Signal) {
 	}
 }
 
-// output is the end of what the server wrote.
-func (s *Server) output() []byte {
+// written is what the server wrote so far.
+func (s *Server) written() string {
 	data, err := os.ReadFile(s.log)
 	if err != nil {
-		return []byte(err.Error())
+		return err.Error()
 	}
-	if cut := len(data) - 4096; cut > 0 {
-		data = data[cut:]
-	}
-	return bytes.TrimSpace(data)
+	return string(data)
 }
