@@ -199,16 +199,14 @@ func (e *Endpoint) decide(w http.ResponseWriter, r *http.Request, form web.Form,
 	default:
 		return oauth.Refuse(oauth.InvalidRequest, "")
 	}
-	switch err := e.Store.DecideDevice(ctx, d); {
+	event := e.event(r, s, action, audit.Success, i.ClientID)
+	event.Grant = d.Grant
+	err = e.Audit.With(ctx, event, func(event store.AuditEvent) error { return e.Store.DecideDevice(ctx, d, event) })
+	switch {
 	case errors.Is(err, store.ErrNotFound), errors.Is(err, store.ErrExpired):
 		return oauth.Refuse(oauth.InvalidRequest, "The code was used already or is too old. Start again on the device.")
 	case err != nil:
 		return oauth.Unavailable(fmt.Errorf("store the decision: %w", err))
-	}
-	event := e.event(r, s, action, audit.Success, i.ClientID)
-	event.Grant = d.Grant
-	if err := e.Audit.Write(ctx, event); err != nil {
-		return oauth.Unavailable(err)
 	}
 	return e.Pages.Show(w, r, web.Page{Name: name})
 }

@@ -44,7 +44,7 @@ type Devices interface {
 	// d.UserHash: who said yes and with what it goes on, or d.Denied. Exactly
 	// one answer is ever taken: ErrNotFound for every later one and where there
 	// is nothing to answer; ErrExpired when the session was ended meanwhile.
-	DecideDevice(ctx context.Context, d Device) error
+	DecideDevice(ctx context.Context, d Device, events ...AuditEvent) error
 	// PollDevice records that the client asks for the outcome, and returns it
 	// as it stands. soon tells that it asked before the interval was over, give
 	// or take half a second; the interval is five seconds longer then.

@@ -41,7 +41,7 @@ func (s *Store) DeviceByUserCode(ctx context.Context, hash store.Digest, now tim
 }
 
 // DecideDevice implements store.Devices. The conditional UPDATE has one winner.
-func (s *Store) DecideDevice(ctx context.Context, d store.Device) error {
+func (s *Store) DecideDevice(ctx context.Context, d store.Device, events ...store.AuditEvent) error {
 	return s.transaction(ctx, "decide device", func(ctx context.Context, c conn) error {
 		if err := sessionLives(ctx, c, d.Session); err != nil {
 			return err
@@ -49,14 +49,19 @@ func (s *Store) DecideDevice(ctx context.Context, d store.Device) error {
 		if err := found(c.exec(ctx, `UPDATE devices SET decided = ?1, denied = ?2, subject = ?3, session = ?4,
 			grant_id = ?5, acr = ?6, auth_time = ?7
 			WHERE user_hash = ?8 AND decided = 0 AND used = 0 AND expires > ?1`,
-			micros(d.Decided), number(d.Denied), d.Subject, d.Session, d.Grant, d.ACR, micros(d.AuthTime), d.UserHash[:])); err != nil || d.Denied {
+			micros(d.Decided), number(d.Denied), d.Subject, d.Session, d.Grant, d.ACR, micros(d.AuthTime), d.UserHash[:])); err != nil {
 			return err
 		}
-		var client string
-		if err := c.row(ctx, []any{&client}, `SELECT client_id FROM devices WHERE user_hash = ?1`, d.UserHash[:]); err != nil {
-			return err
+		if !d.Denied {
+			var client string
+			if err := c.row(ctx, []any{&client}, `SELECT client_id FROM devices WHERE user_hash = ?1`, d.UserHash[:]); err != nil {
+				return err
+			}
+			if err := takesPart(ctx, c, d.Session, client); err != nil {
+				return err
+			}
 		}
-		return takesPart(ctx, c, d.Session, client)
+		return appendAudit(ctx, c, events)
 	})
 }
 

@@ -123,6 +123,9 @@ var rest = []promise{
 		wrote("user.updated", s.UpdateUser(ctx, u, event("user.updated")))
 		wrote("login", s.AddSession(ctx, b, event("login")))
 		wrote("login again", s.RenewSession(ctx, b, now, event("login again")))
+		d := device()
+		must(t, s.AddDevice(ctx, d))
+		wrote("device", s.DecideDevice(ctx, allowed(d), event("device")))
 		wrote("consent", s.PutConsent(ctx, store.Consent{Subject: "usr_1", ClientID: "c"}, event("consent")))
 		wrote("no consent", s.RemoveConsent(ctx, "usr_1", "c", event("no consent")))
 		wrote("grant", s.RevokeGrant(ctx, "g", now, now.Add(time.Hour), event("grant")))
@@ -144,6 +147,7 @@ var rest = []promise{
 		// What did not happen is not in the log.
 		wantError(t, "update", s.UpdateClient(ctx, c, event("x")), store.ErrNotFound)
 		wantError(t, "remove", s.RemoveUser(ctx, "usr_1", event("x")), store.ErrNotFound)
+		wantError(t, "answer again", s.DecideDevice(ctx, allowed(d), event("x")), store.ErrNotFound)
 		_, err = s.RotateKeys(ctx, func([]store.Key) ([]store.Key, error) { return nil, nil }, event("x"))
 		must(t, err)
 		wantEqual(t, "events", len(got[[]store.AuditEvent](t)(s.AuditSince(ctx, 0, 100))), n)
