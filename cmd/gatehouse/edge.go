@@ -27,6 +27,7 @@ import (
 // edge is the enforcing side: the plugins with what they need, and discovery.
 type edge struct {
 	plugins  []plugins.Plugin
+	auth     *auth.Plugin
 	verifier *auth.Verifier
 	limits   *limits
 	consul   *discovery.Cache // nil: no service is in Consul
@@ -63,9 +64,10 @@ func newEdge(file *routes.File, i *issuer, limits *limits, logger *slog.Logger, 
 	if limits.redis != nil {
 		check.Proofs = auth.NewProofs(limits.redis)
 	}
+	e.auth = auth.New(check)
 	breakers, retries := breaker.New(), retry.New(nil)
 	e.plugins = all.All(all.Deps{
-		Auth: auth.New(check), Identity: auth.NewIdentity(signer, ownIssuer),
+		Auth: e.auth, Identity: auth.NewIdentity(signer, ownIssuer),
 		RateLimit: limits.limiter, Breaker: breakers, Retry: retries,
 	})
 	if file.Consul != nil {

@@ -26,6 +26,7 @@ import (
 	"github.com/gatehouse/gatehouse/authserver/store"
 	"github.com/gatehouse/gatehouse/authserver/store/sqlstore"
 	"github.com/gatehouse/gatehouse/authserver/users"
+	"github.com/gatehouse/gatehouse/gateway/admin"
 	"github.com/gatehouse/gatehouse/plugins/auth"
 	"github.com/gatehouse/gatehouse/routes"
 )
@@ -189,12 +190,11 @@ func (i *issuer) handler() http.Handler {
 	})
 }
 
-// admin is the authorization server's part of the admin API. Whoever passed
-// the admin listener holds the static token.
+// admin is the authorization server's part of the admin API.
 func (i *issuer) admin() http.Handler {
 	next := i.server.Admin()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		next.ServeHTTP(w, r.WithContext(asadmin.WithActor(r.Context(), "static-token")))
+		next.ServeHTTP(w, r.WithContext(asadmin.WithActor(r.Context(), admin.Actor(r.Context()))))
 	})
 }
 

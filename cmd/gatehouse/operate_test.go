@@ -8,12 +8,14 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -65,6 +67,8 @@ authserver:
   scopes: {"read:orders": Read your orders}
   clients:
     - {id: batch, secret: batch-secret-batch-secret-batch-secret, grants: [client_credentials], scopes: ["read:orders"]}
+    - {id: deployer, secret: deployer-secret-deployer-secret-deployer, grants: [client_credentials], scopes: ["gatehouse:admin"]}
+    - {id: auditor, secret: auditor-secret-auditor-secret-auditor-se, grants: [client_credentials], scopes: ["gatehouse:read"]}
   users:
     - {name: declared, password: a declared password}
 services: {orders: {targets: ["http://127.0.0.1:1"]}}
@@ -144,6 +148,14 @@ func TestOperateScripts(t *testing.T) {
 
 var operateCommands = map[string]func(*testscript.TestScript, bool, []string){
 	"exits": exits,
+	// refused WORD…: a command that is refused soon, for its token was revoked.
+	"refused": func(ts *testscript.TestScript, _ bool, args []string) {
+		for end := time.Now().Add(30 * time.Second); ts.Exec(args[0], args[1:]...) == nil; {
+			if time.Now().After(end) {
+				ts.Fatalf("still admitted")
+			}
+		}
+	},
 	// keep NAME PATTERN: the first group in the output is $NAME from now on.
 	"keep": func(ts *testscript.TestScript, _ bool, args []string) {
 		found := regexp.MustCompile(args[1]).FindStringSubmatch(ts.ReadFile("stdout"))
@@ -156,9 +168,13 @@ var operateCommands = map[string]func(*testscript.TestScript, bool, []string){
 	"write": func(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(strings.Join(args[1:], " ")+"\n"), 0o600))
 	},
-	// token CLIENT SECRET: prints an access token.
+	// token CLIENT SECRET [SCOPE]: an access token is $TOKEN from now on.
 	"token": func(ts *testscript.TestScript, neg bool, args []string) {
-		req, err := http.NewRequest(http.MethodPost, ts.Getenv("ISSUER")+"/oauth/token", strings.NewReader("grant_type=client_credentials"))
+		form := url.Values{"grant_type": {"client_credentials"}}
+		if len(args) > 2 {
+			form.Set("scope", args[2])
+		}
+		req, err := http.NewRequest(http.MethodPost, ts.Getenv("ISSUER")+"/oauth/token", strings.NewReader(form.Encode()))
 		ts.Check(err)
 		req.SetBasicAuth(args[0], args[1])
 		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
@@ -211,7 +227,7 @@ func wantNoSecret(t *testing.T, r running) {
 		if found := madeSecret.FindString(text); found != "" {
 			t.Errorf("a secret (%.8s…) is in the %s", found, place)
 		}
-		for _, secret := range []string{operateToken, "batch-secret", "a declared password", "correct horse", string(sealed)} {
+		for _, secret := range []string{operateToken, "batch-secret", "deployer-secret", "auditor-secret", "a declared password", "correct horse", string(sealed)} {
 			if strings.Contains(text, secret) {
 				t.Errorf("the secret %.6s… is in the %s", secret, place)
 			}

@@ -283,6 +283,7 @@ func (p *process) serveAdmin(start func(string, func(context.Context) error)) *h
 	}
 	if p.issuer != nil {
 		cfg.AuthServer = p.issuer.admin()
+		cfg.Verify = p.edge.operators(p.issuer)
 		cfg.AuthServerReady = p.issuer.store.Ping
 	}
 	s := &http.Server{Handler: admin.New(cfg).Handler(), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}

@@ -13,6 +13,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"net/http/pprof"
 	"strings"
@@ -29,8 +30,13 @@ import (
 // Config is what the admin listener shows and does. Ready, Reload, Routes and
 // Services are required.
 type Config struct {
-	// Token admits to /api/v1/; without one the API is off.
+	// Token admits to everything; empty: there is none.
 	Token string
+	// Verify finds out whose access token a request holds, and refuses one that
+	// may not look, or that may not change anything where changes is true. Its
+	// errors are *plugins.Error. nil: access tokens do not admit; without Token
+	// the API is off then.
+	Verify func(r *http.Request, changes bool) (*plugins.Principal, error)
 	// Ready returns nil while the edge can serve, else the reason.
 	Ready func() error
 	// AuthServerReady is the same for the authorization server; nil: there is
@@ -73,12 +79,13 @@ func (a *Admin) Handler() http.Handler {
 	if a.cfg.AuthServer != nil {
 		api.Handle("/api/v1/", a.cfg.AuthServer)
 	}
-	mux.Handle("/api/v1/", a.admit(api))
+	mux.Handle("/api/v1/", a.admit(api, changes))
 	profiles := http.NewServeMux()
 	profiles.HandleFunc("GET /debug/pprof/", pprof.Index)
 	profiles.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	profiles.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
-	mux.Handle("/debug/pprof/", a.admit(profiles))
+	// A profile costs time and tells more than any list does.
+	mux.Handle("/debug/pprof/", a.admit(profiles, func(*http.Request) bool { return true }))
 	return mux
 }
 
@@ -97,28 +104,86 @@ func text(w http.ResponseWriter, status int, s string) {
 	_, _ = w.Write([]byte(s + "\n"))
 }
 
-// admit lets holders of the static token pass. Digests are compared, so that
-// the time tells nothing about the token.
-func (a *Admin) admit(next http.Handler) http.Handler {
+// changes reports whether a request can change something.
+func changes(r *http.Request) bool {
+	switch r.Method {
+	case http.MethodGet, http.MethodHead:
+		return false
+	}
+	// A token has to be in the content: addresses are logged on their way.
+	return r.URL.Path != "/api/v1/tokens/inspect"
+}
+
+type actorKey struct{}
+
+// staticToken is the actor that holds the static token.
+const staticToken = "static-token"
+
+// Actor is who makes a request that was admitted, as the audit names it:
+// static-token, or client:ID for the holder of an access token.
+func Actor(ctx context.Context) string {
+	actor, _ := ctx.Value(actorKey{}).(string)
+	return actor
+}
+
+// admit lets holders of the static token pass, and those of access tokens with
+// the scope for what they do.
+func (a *Admin) admit(next http.Handler, changes func(*http.Request) bool) http.Handler {
 	want := sha256.Sum256([]byte(a.cfg.Token))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		scheme, given, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-		got := sha256.Sum256([]byte(given))
-		if a.cfg.Token == "" || !strings.EqualFold(scheme, "Bearer") || subtle.ConstantTimeCompare(got[:], want[:]) != 1 {
-			w.Header().Set("WWW-Authenticate", "Bearer")
-			refuse(w, http.StatusUnauthorized, plugins.TokenInvalid, "The admin API wants the token of admin.token.")
-			return
+		actor := staticToken
+		if !a.static(r, want) {
+			who, err := a.verify(r, changes(r))
+			if err != nil {
+				render(w, err)
+				return
+			}
+			actor = "client:" + who.ClientID
 		}
-		next.ServeHTTP(w, r)
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), actorKey{}, actor)))
 	})
 }
 
+// static compares digests, so that the time tells nothing about the token.
+func (a *Admin) static(r *http.Request, want [sha256.Size]byte) bool {
+	scheme, given, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	got := sha256.Sum256([]byte(given))
+	return a.cfg.Token != "" && strings.EqualFold(scheme, "Bearer") && subtle.ConstantTimeCompare(got[:], want[:]) == 1
+}
+
+func (a *Admin) verify(r *http.Request, changes bool) (*plugins.Principal, error) {
+	if a.cfg.Verify == nil {
+		return nil, &plugins.Error{
+			Status: http.StatusUnauthorized, Code: plugins.TokenInvalid, Detail: "The admin API wants the token of admin.token.",
+			Header: [][2]string{{"WWW-Authenticate", "Bearer"}},
+		}
+	}
+	return a.cfg.Verify(r, changes)
+}
+
+// render writes a refusal as the gateway's other listeners do.
+func render(w http.ResponseWriter, err error) {
+	var refusal *plugins.Error
+	if !errors.As(err, &refusal) {
+		refusal = &plugins.Error{Status: http.StatusInternalServerError, Code: plugins.Internal}
+	}
+	for _, field := range refusal.Header {
+		w.Header().Add(field[0], field[1])
+	}
+	refuse(w, refusal.Status, refusal.Code, refusal.Detail)
+}
+
 func refuse(w http.ResponseWriter, status int, reason, detail string) {
+	problem := map[string]any{
+		"type": "urn:gatehouse:problem:" + reason, "title": plugins.Title(reason), "status": status, "reason": reason,
+	}
+	if detail != "" {
+		problem["detail"] = detail
+	}
 	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(map[string]any{
-		"type": "urn:gatehouse:problem:" + reason, "title": plugins.Title(reason), "status": status, "detail": detail, "reason": reason,
-	})
+	_ = json.NewEncoder(w).Encode(problem)
 }
 
 func answer(w http.ResponseWriter, v any) {

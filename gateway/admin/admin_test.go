@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -66,6 +67,47 @@ func TestWhoMayUseWhat(t *testing.T) {
 	}
 	failing = nil
 	f(h, "GET", "/readyz", "", 200)
+}
+
+func TestAccessTokenAdmitsByScope(t *testing.T) {
+	var asked []bool
+	h := New(Config{
+		Token: "secret", Registry: prometheus.NewRegistry(), Reload: func(context.Context) error { return nil },
+		Routes: func() []*routes.Route { return nil }, Services: func() []gateway.ServiceStatus { return nil },
+		AuthServer: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write([]byte(Actor(r.Context()))) }),
+		Verify: func(r *http.Request, changes bool) (*plugins.Principal, error) {
+			asked = append(asked, changes)
+			switch {
+			case r.Header.Get("Authorization") == "Bearer broken":
+				return nil, errors.New("no plugins.Error")
+			case changes && r.Header.Get("Authorization") == "Bearer reader":
+				return nil, &plugins.Error{Status: 403, Code: plugins.ScopeMissing, Header: [][2]string{{"WWW-Authenticate", "Bearer x"}}}
+			}
+			return &plugins.Principal{ClientID: "ci"}, nil
+		},
+	}).Handler()
+	f := func(method, path, token string, status int, body string, changes ...bool) {
+		t.Helper()
+		asked = nil
+		r := httptest.NewRequest(method, path, nil)
+		r.Header.Set("Authorization", "Bearer "+token)
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		if w.Code != status || !strings.Contains(w.Body.String(), body) || !slices.Equal(asked, changes) {
+			t.Errorf("%s %s with %s: %d %s, asked %v", method, path, token, w.Code, w.Body, asked)
+		}
+	}
+	f("GET", "/api/v1/clients", "reader", 200, "client:ci", false)
+	f("HEAD", "/api/v1/clients", "reader", 200, "", false)
+	f("POST", "/api/v1/tokens/inspect", "reader", 200, "client:ci", false)
+	for _, method := range []string{"POST", "PUT", "PATCH", "DELETE", "OPTIONS"} {
+		f(method, "/api/v1/clients", "reader", 403, `"reason":"scope_missing"`, true)
+		f(method, "/api/v1/clients", "writer", 200, "client:ci", true)
+	}
+	f("POST", "/api/v1/config/reload", "reader", 403, "scope_missing", true)
+	f("GET", "/debug/pprof/", "reader", 403, "scope_missing", true)
+	f("GET", "/api/v1/clients", "broken", 500, `"reason":"internal_error"`, false)
+	f("GET", "/api/v1/clients", "secret", 200, "static-token")
 }
 
 func TestRequestsAreCountedByRouteAndReason(t *testing.T) {
