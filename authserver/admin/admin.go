@@ -74,6 +74,7 @@ func New(c Config) http.Handler {
 		"PUT /api/v1/clients/{id}":                         a.updateClient,
 		"DELETE /api/v1/clients/{id}":                      a.removeClient,
 		"POST /api/v1/clients/{id}/secret":                 a.rotateSecret,
+		"DELETE /api/v1/clients/{id}/secret":               a.dropSecret,
 		"POST /api/v1/clients/{id}/revoke":                 a.revokeClient,
 		"GET /api/v1/users":                                a.listUsers,
 		"POST /api/v1/users":                               a.addUser,

@@ -25,6 +25,9 @@ type clientView struct {
 	Disabled     bool       `json:"disabled,omitempty"`
 	Declared     bool       `json:"declared"`
 	Created      *time.Time `json:"created,omitempty"`
+	// Secrets is how many are good: two while one is being replaced. It is
+	// shown, and not taken.
+	Secrets int `json:"secrets,omitempty"`
 	// Secret is shown once, where it was made.
 	Secret string `json:"secret,omitempty"`
 	store.ClientSettings
@@ -34,7 +37,8 @@ func showClient(c *clients.Client) clientView {
 	return clientView{
 		ID: c.ID, Name: c.Name, Public: c.Public(), Grants: list(c.Grants), Scopes: list(c.Scopes),
 		RedirectURIs: c.RedirectURIs, PostLogout: c.PostLogoutRedirectURIs, SkipConsent: c.SkipConsent,
-		Disabled: c.Disabled, Declared: c.Declared, Created: stamp(c.Created), ClientSettings: c.ClientSettings,
+		Disabled: c.Disabled, Declared: c.Declared, Created: stamp(c.Created),
+		Secrets: len(c.SecretHashes), ClientSettings: c.ClientSettings,
 	}
 }
 
@@ -222,7 +226,27 @@ func (a *api) rotateSecret(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return fromStore(err, "client")
 	}
-	web.WriteJSON(w, http.StatusOK, map[string]string{"id": c.ID, "secret": secret})
+	web.WriteJSON(w, http.StatusOK, map[string]any{"id": c.ID, "secret": secret, "secrets": len(c.SecretHashes)})
+	return nil
+}
+
+// dropSecret ends the overlap of a rotation: the newest secret alone is good.
+func (a *api) dropSecret(w http.ResponseWriter, r *http.Request) error {
+	c, err := a.stored(r)
+	if err != nil {
+		return err
+	}
+	if len(c.SecretHashes) < 2 {
+		return refuse(http.StatusConflict, "client %q has no second secret", c.ID)
+	}
+	c.SecretHashes = c.SecretHashes[:1:1]
+	err = a.audited(r, store.AuditEvent{Action: audit.ClientSecretDropped, Client: c.ID}, func(e store.AuditEvent) error {
+		return a.Store.UpdateClient(r.Context(), c, e)
+	})
+	if err != nil {
+		return fromStore(err, "client")
+	}
+	web.WriteJSON(w, http.StatusOK, showClient(&clients.Client{Client: c}))
 	return nil
 }
 

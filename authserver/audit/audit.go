@@ -71,13 +71,15 @@ const (
 	ClientUpdated     = "client.updated"
 	ClientRemoved     = "client.removed"
 	ClientSecret      = "client.secret_rotated"
-	UserAdded         = "user.added"
-	UserUpdated       = "user.updated"
-	UserRemoved       = "user.removed"
-	UserLinked        = "user.linked"
-	KeysRotated       = "keys.rotated"
-	KeyRetired        = "key.retired"
-	Revoked           = "revocation.added"
+	// ClientSecretDropped ends the overlap of a rotation.
+	ClientSecretDropped = "client.secret_dropped"
+	UserAdded           = "user.added"
+	UserUpdated         = "user.updated"
+	UserRemoved         = "user.removed"
+	UserLinked          = "user.linked"
+	KeysRotated         = "keys.rotated"
+	KeyRetired          = "key.retired"
+	Revoked             = "revocation.added"
 	// Dropped stands in for queued events that found the queue full; Reason
 	// says how many. Each of them is in the process log.
 	Dropped = "audit.dropped"

@@ -12,7 +12,7 @@ import (
 
 func clientCommand() *cobra.Command {
 	return operating("client", "Clients of the authorization server",
-		clientList, clientGet, clientAdd, clientUpdate, clientRemove, clientRotate, clientRevoke)
+		clientList, clientGet, clientAdd, clientUpdate, clientRemove, clientRotate, clientDropSecret, clientRevoke, clientInitial)
 }
 
 func clientList(o *operator) *cobra.Command {
@@ -21,7 +21,7 @@ func clientList(o *operator) *cobra.Command {
 		if err := o.call(ctx, http.MethodGet, "clients", nil, &found); err != nil {
 			return err
 		}
-		return o.list(found.Clients, "id", "name", "public", "grants", "scopes", "declared", "disabled")
+		return o.list(found.Clients, "id", "name", "public", "grants", "scopes", "secrets", "declared", "disabled")
 	})
 }
 
@@ -118,8 +118,9 @@ func clientUpdate(o *operator) *cobra.Command {
 			if err := o.call(ctx, http.MethodGet, path, nil, &v); err != nil {
 				return err
 			}
-			delete(v, "declared") // shown, not set
-			delete(v, "created")
+			for _, shown := range []string{"declared", "created", "secrets"} { // not set
+				delete(v, shown)
+			}
 			if err := f.into(c, v); err != nil {
 				return err
 			}
@@ -151,10 +152,20 @@ func clientRotate(o *operator) *cobra.Command {
 			if err := o.call(ctx, http.MethodPost, "clients/"+escaped(args[0])+"/secret", object{"keep": !drop}, &made); err != nil {
 				return err
 			}
-			return o.one(made, "id", "secret")
+			return o.one(made, "id", "secret", "secrets")
 		}), "clients", "id")
 	c.Flags().BoolVar(&drop, "drop-old", false, "the old secret is worth nothing at once: somebody has it")
 	return c
+}
+
+func clientDropSecret(o *operator) *cobra.Command {
+	return o.completeIDs(leaf("drop-secret ID", "End the secret that was replaced, when the new one is in use everywhere", "gatehouse client drop-secret billing-batch", func(ctx context.Context, args []string) error {
+		var v object
+		if err := o.call(ctx, http.MethodDelete, "clients/"+escaped(args[0])+"/secret", nil, &v); err != nil {
+			return err
+		}
+		return o.one(v, "id", "name")
+	}), "clients", "id")
 }
 
 func clientRevoke(o *operator) *cobra.Command {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
@@ -65,6 +66,7 @@ authserver:
   issuer: %s
   key_encryption_key: %s
   scopes: {"read:orders": Read your orders}
+  client_registration: {scopes: [openid]}
   clients:
     - {id: batch, secret: batch-secret-batch-secret-batch-secret, grants: [client_credentials], scopes: ["read:orders"]}
     - {id: deployer, secret: deployer-secret-deployer-secret-deployer, grants: [client_credentials], scopes: ["gatehouse:admin"]}
@@ -168,29 +170,53 @@ var operateCommands = map[string]func(*testscript.TestScript, bool, []string){
 	"write": func(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(strings.Join(args[1:], " ")+"\n"), 0o600))
 	},
-	// token CLIENT SECRET [SCOPE]: an access token is $TOKEN from now on.
-	"token": func(ts *testscript.TestScript, neg bool, args []string) {
-		form := url.Values{"grant_type": {"client_credentials"}}
-		if len(args) > 2 {
-			form.Set("scope", args[2])
-		}
-		req, err := http.NewRequest(http.MethodPost, ts.Getenv("ISSUER")+"/oauth/token", strings.NewReader(form.Encode()))
+	// registers TOKEN: a client is registered with an initial access token.
+	"registers": func(ts *testscript.TestScript, neg bool, args []string) {
+		req, err := http.NewRequest(http.MethodPost, ts.Getenv("ISSUER")+"/oauth/register", strings.NewReader(`{"redirect_uris":["https://new.example.com/cb"]}`))
 		ts.Check(err)
-		req.SetBasicAuth(args[0], args[1])
-		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		req.Header.Set("Authorization", "Bearer "+args[0])
+		req.Header.Set("Content-Type", "application/json")
 		resp, err := http.DefaultClient.Do(req)
 		ts.Check(err)
-		defer resp.Body.Close()
-		body, err := io.ReadAll(resp.Body)
-		ts.Check(err)
-		if (resp.StatusCode == http.StatusOK) == neg {
-			ts.Fatalf("the token endpoint answers %s: %s", resp.Status, body)
-		}
-		if !neg {
-			found := regexp.MustCompile(`"access_token":"([^"]+)"`).FindSubmatch(body)
-			ts.Setenv("TOKEN", string(found[1]))
+		resp.Body.Close()
+		if (resp.StatusCode == http.StatusCreated) == neg {
+			ts.Fatalf("registration answers %s", resp.Status)
 		}
 	},
+	// token CLIENT SECRET [SCOPE]: an access token is $TOKEN from now on.
+	"token": func(ts *testscript.TestScript, neg bool, args []string) {
+		token, err := accessToken(http.DefaultClient, ts.Getenv("ISSUER"), args[0], args[1], strings.Join(args[2:], " "))
+		if (err == nil) == neg {
+			ts.Fatalf("the token endpoint: %v", err)
+		}
+		ts.Setenv("TOKEN", token)
+	},
+}
+
+// accessToken has a client get a token in its own name.
+func accessToken(over *http.Client, issuer, client, secret, scope string) (string, error) {
+	form := url.Values{"grant_type": {"client_credentials"}}
+	if scope != "" {
+		form.Set("scope", scope)
+	}
+	req, err := http.NewRequest(http.MethodPost, issuer+"/oauth/token", strings.NewReader(form.Encode()))
+	if err != nil {
+		return "", err
+	}
+	req.SetBasicAuth(client, secret)
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	resp, err := over.Do(req)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	var answer struct {
+		Token string `json:"access_token"`
+	}
+	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil || answer.Token == "" {
+		return "", fmt.Errorf("it answers %s: %w", resp.Status, err)
+	}
+	return answer.Token, nil
 }
 
 // madeSecret matches what is a secret by its form: JWTs, hashes of passwords,

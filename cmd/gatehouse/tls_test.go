@@ -11,7 +11,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -178,24 +177,11 @@ func TestS40ClientCertificateFromTheHandshakeToTheService(t *testing.T) {
 
 func clientToken(t *testing.T, client *http.Client, issuer string) string {
 	t.Helper()
-	r, err := http.NewRequest("POST", issuer+"/oauth/token", strings.NewReader(url.Values{"grant_type": {"client_credentials"}}.Encode()))
+	token, err := accessToken(client, issuer, "batch", "0123456789012345678901234567890123456789", "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	r.SetBasicAuth("batch", "0123456789012345678901234567890123456789")
-	resp, err := client.Do(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	var answer struct {
-		Token string `json:"access_token"`
-	}
-	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil || answer.Token == "" {
-		t.Fatal(resp.Status, err)
-	}
-	return answer.Token
+	return token
 }
 
 func TestRenewedCertificateIsServedWithoutARestart(t *testing.T) {
