@@ -72,6 +72,7 @@ func TestEveryOperatorCommandSpeaksJSON(t *testing.T) {
 	lists(f("", "user consents", "alice"), 0)
 	f("", "user withdraw", "alice", "batch")
 	text(f("", "user revoke", "alice"), "level")
+	f("", "user reset-factors", "alice")
 	lists(f("", "user list"), 2)
 
 	lists(f("", "token grants", "alice"), 0)
