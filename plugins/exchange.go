@@ -34,6 +34,9 @@ type Exchange struct {
 	// WebSocket tells that the request is a WebSocket opening handshake (RFC
 	// 6455, 4.2.1).
 	WebSocket bool
+	// GRPC tells that the request is a call of gRPC over HTTP/2 or HTTP/3: its
+	// client reads refusals as statuses of gRPC, and content as messages.
+	GRPC bool
 	// BodyLength is the declared length, -1 when it is not known beforehand.
 	BodyLength int64
 	// TLS reports whether the client's connection is encrypted.

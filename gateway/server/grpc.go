@@ -1,18 +1,22 @@
 package server
 
 import (
-	"bytes"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"github.com/gatehouse/gatehouse/plugins"
 )
 
 // isGRPC reports whether the request is one of gRPC.
-func isGRPC(x *plugins.Exchange) bool {
-	v, n := x.Field("content-type")
+func isGRPC(header http.Header) bool {
+	values := header["Content-Type"]
+	if len(values) != 1 {
+		return false
+	}
+	v := values[0]
 	const kind = "application/grpc"
-	return n == 1 && len(v) >= len(kind) && bytes.EqualFold(v[:len(kind)], []byte(kind)) &&
+	return len(v) >= len(kind) && strings.EqualFold(v[:len(kind)], kind) &&
 		(len(v) == len(kind) || v[len(kind)] == '+' || v[len(kind)] == ';' || v[len(kind)] == ' ')
 }
 

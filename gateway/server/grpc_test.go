@@ -1,10 +1,10 @@
 package server
 
 import (
+	"net/http"
 	"testing"
 
 	"github.com/gatehouse/gatehouse/plugins"
-	"github.com/gatehouse/gatehouse/plugins/plugintest"
 )
 
 func TestGRPCStatusOfRefusals(t *testing.T) {
@@ -29,7 +29,7 @@ func TestGRPCIsToldByItsContentType(t *testing.T) {
 		"application/grpc": true, "application/grpc+proto": true, "Application/GRPC; x=1": true,
 		"application/grpc-web": false, "application/json": false, "": false,
 	} {
-		if got := isGRPC(plugintest.New("POST", "a", "/", "Content-Type: "+kind)); got != want {
+		if got := isGRPC(http.Header{"Content-Type": {kind}}); got != want {
 			t.Errorf("%q: %v", kind, got)
 		}
 	}

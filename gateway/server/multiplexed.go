@@ -73,6 +73,7 @@ var (
 	errMethodToken = errors.New("invalid method")
 	errPathForm    = errors.New(":path does not begin with a slash")
 	errInjection   = errors.New("control character in a field")
+	errBlanks      = errors.New("blank around the value of a field")
 	errAuthorities = errors.New(":authority and Host differ")
 	errLengths     = errors.New("content-length is not the content's")
 	errMisdirected = errors.New("the certificate of this connection is not for this host")
@@ -85,7 +86,7 @@ func (st *state) beginMultiplexed(m *multiplexed, from *origin) error {
 	if !wire.Token(method) {
 		return malformed(errMethodToken)
 	}
-	x.Method = method
+	x.Method, x.GRPC = method, isGRPC(r.Header)
 	head, err := renderHead(r)
 	if err != nil {
 		return malformed(err)
@@ -100,7 +101,6 @@ func (st *state) beginMultiplexed(m *multiplexed, from *origin) error {
 	if err := st.admit(target, head); err != nil {
 		return err
 	}
-	m.grpc = isGRPC(x)
 	if from.name != "" && !sameOrigin(from, string(x.Host)) {
 		// RFC 9113, 9.1.2: a connection is good for the names of its certificate.
 		return &plugins.Error{Status: http.StatusMisdirectedRequest, Code: plugins.Misdirected, Err: errMisdirected}
@@ -122,7 +122,7 @@ func (st *state) frameMultiplexed(m *multiplexed) error {
 		declared >= 0 && r.ContentLength > 0 && declared != r.ContentLength {
 		return malformed(errLengths)
 	}
-	if r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0 || declared == 0 {
+	if r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0 && declared < 0 {
 		return nil
 	}
 	limit := int64(st.server.limits.MaxBodyBytes)
@@ -131,7 +131,7 @@ func (st *state) frameMultiplexed(m *multiplexed) error {
 	}
 	m.limit = limit
 	x.Body, x.BodyLength = m.body(), declared
-	if m.version == 3 && declared < 0 && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
+	if declared == 0 || m.version == 3 && declared < 0 && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
 		return m.lookForContent()
 	}
 	return nil
@@ -142,8 +142,8 @@ func (st *state) frameMultiplexed(m *multiplexed) error {
 func renderHead(r *http.Request) ([]byte, error) {
 	b := make([]byte, 0, 1024)
 	if r.Host != "" {
-		if strings.ContainsAny(r.Host, "\r\n\x00") {
-			return nil, errInjection
+		if err := checkValue(r.Host); err != nil {
+			return nil, err
 		}
 		b = append(append(append(b, "Host: "...), r.Host...), '\r', '\n')
 	}
@@ -154,16 +154,30 @@ func renderHead(r *http.Request) ([]byte, error) {
 			}
 			continue
 		}
+		if strings.ContainsAny(name, ":\r\n\x00") {
+			return nil, errInjection
+		}
 		for _, value := range r.Header[name] {
-			// A line end would make two fields of one.
-			if strings.ContainsAny(name, ":\r\n\x00") || strings.ContainsAny(value, "\r\n\x00") {
-				return nil, errInjection
+			if err := checkValue(value); err != nil {
+				return nil, err
 			}
 			b = append(append(b, name...), ": "...)
 			b = append(append(b, value...), '\r', '\n')
 		}
 	}
 	return append(b, '\r', '\n'), nil
+}
+
+// checkValue refuses a line end, which would make two fields of one, and blanks
+// around a value, which would be lost (RFC 9113, 8.2.1).
+func checkValue(value string) error {
+	switch {
+	case strings.ContainsAny(value, "\r\n\x00"):
+		return errInjection
+	case strings.Trim(value, " \t") != value:
+		return errBlanks
+	}
+	return nil
 }
 
 // incoming is the content of a multiplexed request: counted, bounded, and with
@@ -210,7 +224,8 @@ func (b *incoming) Read(p []byte) (int, error) {
 }
 
 // lookForContent tells a request without content from one whose content has no
-// declared length: over HTTP/3 both look alike until the stream ends.
+// declared length, which over HTTP/3 look alike until the stream ends, and from
+// one that has more than the nothing that it declared.
 func (m *multiplexed) lookForContent() error {
 	b := m.x.Body.(*incoming)
 	var first [1]byte

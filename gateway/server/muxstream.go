@@ -31,7 +31,6 @@ type multiplexed struct {
 	version int
 	// alternative: see Transport.
 	alternative string
-	grpc        bool  // refusals are told the way of gRPC
 	limit       int64 // of the content that comes in; 0: none
 
 	head     bool

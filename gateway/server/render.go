@@ -34,9 +34,9 @@ func (st *state) refuse(err error) {
 		st.out.cut()
 		return
 	}
-	if m, ok := st.out.(*multiplexed); ok && m.grpc {
-		if m.WriteHead(grpcRefusal(e, x)) == nil {
-			_ = m.Finish()
+	if x.GRPC {
+		if st.out.WriteHead(grpcRefusal(e, x)) == nil {
+			_ = st.out.Finish()
 		}
 		x.Record.Status = e.Status
 		return

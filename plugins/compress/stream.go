@@ -19,6 +19,9 @@ type rule struct {
 }
 
 func (u *rule) serve(x *plugins.Exchange, next plugins.Handler) error {
+	if x.GRPC { // which has a coding for each message, and knows none of HTTP's
+		return next(x)
+	}
 	inner := x.Client
 	s := u.streams.Get().(*stream)
 	*s = stream{Stream: inner, rule: u, fields: s.fields[:0], head: string(x.Method) == http.MethodHead}

@@ -209,6 +209,9 @@ func (u *rule) take(x *plugins.Exchange, header http.Header) error {
 
 // relay sends a refusal of the service to the client.
 func relay(x *plugins.Exchange, answer *http.Response) error {
+	if x.GRPC { // whose clients want a status of gRPC, and read no content
+		return &plugins.Error{Status: answer.StatusCode, Code: plugins.ForwardAuthDenied}
+	}
 	content, err := io.ReadAll(io.LimitReader(answer.Body, maxContent+1))
 	if err != nil {
 		return unavailable(err)

@@ -124,6 +124,17 @@ func TestARefusalIsRelayed(t *testing.T) {
 	}
 }
 
+func TestCallersOfGRPCGetARefusalOfTheirs(t *testing.T) {
+	asked := step(t, "", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(403) })
+	x := plugintest.New("POST", "api.example.com", "/orders.v1.Orders/Get")
+	x.GRPC = true
+	err := asked(func(*plugins.Exchange) error { t.Error("the call passed"); return nil })(x)
+	var e *plugins.Error
+	if !errors.As(err, &e) || e.Status != 403 || e.Code != plugins.ForwardAuthDenied || plugintest.Client(x).Status != 0 {
+		t.Errorf("%v, and %d was written", err, plugintest.Client(x).Status)
+	}
+}
+
 func TestNoAnswerIsNoConsent(t *testing.T) {
 	refused := func(what string, asked plugins.Step) {
 		t.Helper()
