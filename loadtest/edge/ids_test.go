@@ -11,7 +11,8 @@ import (
 )
 
 // TestEveryPromiseHasATest: the request matrix (S01–S34, S40–S47) and the
-// defects of stock proxy clients (P01–P15) each have a test that bears the id.
+// defects of stock proxy clients (P01–P15) each have a test that bears the id, and
+// one over HTTP/2 where they mean anything there.
 func TestEveryPromiseHasATest(t *testing.T) {
 	files, err := filepath.Glob("*_test.go")
 	if err != nil {
@@ -33,8 +34,12 @@ func TestEveryPromiseHasATest(t *testing.T) {
 	}
 	f := func(letter string, from, to int) {
 		for i := from; i <= to; i++ {
-			if id := fmt.Sprintf("%s%02d", letter, i); !have[id] {
+			id := fmt.Sprintf("%s%02d", letter, i)
+			if !have[id] {
 				t.Errorf("%s has no test", id)
+			}
+			if reason, without := withoutHTTP2[id]; without == (overHTTP2[id] != nil) || without && reason == "" {
+				t.Errorf("%s wants either a test over HTTP/2 or a reason why it means nothing there", id)
 			}
 		}
 	}

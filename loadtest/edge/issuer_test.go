@@ -29,6 +29,19 @@ const audience = "https://api.test"
 
 func newIssuer(t *testing.T) *issuer {
 	t.Helper()
+	return newIssuerOf(t, func(p *issuer) rig.Options {
+		return rig.Options{Listeners: []string{"{address: 127.0.0.1:@PORT1@, protocol: h2c}"}, Config: fmt.Sprintf(`
+server: {drain_delay: 1ms}
+issuers: [{issuer: %q, jwks_uri: %q, audiences: [%q]}]
+services: {a: {targets: ["http://%s"]}}
+routes: [{path: /**, service: a, auth: {scopes: [read]}}]
+`, p.url, p.url+"/jwks", audience, p.origin.Addr)}
+	})
+}
+
+// newIssuerOf is newIssuer with another configuration of the gateway.
+func newIssuerOf(t *testing.T, options func(*issuer) rig.Options) *issuer {
+	t.Helper()
 	p := &issuer{}
 	var err error
 	if p.key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
@@ -49,12 +62,7 @@ func newIssuer(t *testing.T) *issuer {
 		t.Fatal(err)
 	}
 	t.Cleanup(p.origin.Close)
-	p.gw = rig.Run(t, rig.Options{Config: fmt.Sprintf(`
-server: {drain_delay: 1ms}
-issuers: [{issuer: %q, jwks_uri: %q, audiences: [%q]}]
-services: {a: {targets: ["http://%s"]}}
-routes: [{path: /**, service: a, auth: {scopes: [read]}}]
-`, p.url, p.url+"/jwks", audience, p.origin.Addr)})
+	p.gw = rig.Run(t, options(p))
 	return p
 }
 

@@ -94,7 +94,10 @@ func open() error {
 	route("nobody", "nobody.test", "/**", "nobody", "public: true")
 	route("any", "", "/any", "fate", "public: true")
 	route("stray", "", "/**", "stray", "public: true")
-	shared.gw, err = rig.Start(rig.Options{Config: sharedConfig + "services:\n" + services.String() + "routes:\n" + list.String()})
+	shared.gw, err = rig.Start(rig.Options{
+		Config:    sharedConfig + "services:\n" + services.String() + "routes:\n" + list.String(),
+		Listeners: []string{"{address: 127.0.0.1:@PORT1@, protocol: h2c}"},
+	})
 	for _, s := range all {
 		s.gw = shared.gw
 		shared.free <- s
