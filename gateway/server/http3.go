@@ -99,6 +99,10 @@ func (s *Server) stopHTTP3(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
+// quicFarewell is how many sweeps the last bytes of answers have to leave in: a
+// request has ended here before its answer is out.
+const quicFarewell = 10
+
 // stop tells clients to open no further request. Whether they close their
 // connections then is up to them, so that is not waited for.
 func (q *quicServer) stop(ctx context.Context) error {
@@ -108,7 +112,7 @@ func (q *quicServer) stop(ctx context.Context) error {
 	go func() { done <- q.http.Shutdown(closing) }()
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
-	for {
+	for quiet := 0; ; {
 		select {
 		case err := <-done:
 			if ctx.Err() == nil {
@@ -116,7 +120,10 @@ func (q *quicServer) stop(ctx context.Context) error {
 			}
 			return err
 		case <-tick.C:
-			if q.active.Load() == 0 {
+			if quiet++; q.active.Load() > 0 {
+				quiet = 0
+			}
+			if quiet >= quicFarewell {
 				cut()
 			}
 		}
