@@ -40,6 +40,8 @@ const (
 	ExpectationFailed = "expectation_failed"
 	VersionNotAllowed = "version_not_supported"
 	RequestTimeout    = "request_timeout"
+	// RequestTooSlow: the content came below the minimum rate.
+	RequestTooSlow = "request_too_slow"
 	// Misdirected: the request came over a connection whose certificate is
 	// not for its host (RFC 9110, 15.5.20).
 	Misdirected = "misdirected_request"
@@ -96,10 +98,15 @@ const (
 	UpstreamBusy    = "upstream_busy"
 	UpstreamConnect = "upstream_connect"
 	UpstreamTimeout = "upstream_timeout"
+	// UpstreamTooSlow: the service sent its answer below the minimum rate.
+	UpstreamTooSlow = "upstream_too_slow"
 	UpstreamReset   = "upstream_reset"
 	UpstreamInvalid = "upstream_invalid"
 	// ClientGone is recorded (499) when the client left first; nobody sees it.
 	ClientGone = "client_gone"
+	// ResponseTooSlow is recorded (499) when the client was cut off because it
+	// took the answer below the minimum rate.
+	ResponseTooSlow = "response_too_slow"
 
 	// PrincipalMissing is the final gate's refusal: a protected route was
 	// reached without an authorised principal, which is a defect of ours.
@@ -117,6 +124,7 @@ var titles = map[string]string{
 	ExpectationFailed:  "The expectation cannot be met",
 	VersionNotAllowed:  "The HTTP version is not supported",
 	RequestTimeout:     "The request did not arrive in time",
+	RequestTooSlow:     "The request arrived too slowly",
 	AddressDenied:      "Requests from this address are not allowed here",
 	OriginDenied:       "Pages of this origin may not call this",
 	Misdirected:        "This connection is not for the request's host",
@@ -151,9 +159,11 @@ var titles = map[string]string{
 	UpstreamBusy:       "The service is at its connection limit",
 	UpstreamConnect:    "The service cannot be reached",
 	UpstreamTimeout:    "The service did not answer in time",
+	UpstreamTooSlow:    "The service answered too slowly",
 	UpstreamReset:      "The service closed the connection before it answered",
 	UpstreamInvalid:    "The service sent an invalid answer",
 	ClientGone:         "The client closed the connection",
+	ResponseTooSlow:    "The client took the answer too slowly",
 	PrincipalMissing:   "The request was not authorised",
 	Draining:           "The gateway is shutting down",
 	Internal:           "Internal error",

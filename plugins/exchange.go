@@ -204,6 +204,9 @@ type ResponseHead struct {
 	Date bool
 	// Close ends the client's connection after this response.
 	Close bool
+	// Live tells that the content is made while it is sent, so that nothing
+	// follows from how slowly a client takes it.
+	Live bool
 	// Own marks a refusal: what it says itself is neither dropped nor said
 	// twice, whatever the steps asked for.
 	Own bool

@@ -321,6 +321,9 @@ func loopbackHost(name string) bool {
 	return err == nil && ip.IsLoopback() || name == "localhost" || strings.HasSuffix(name, ".localhost")
 }
 
+// maxRate is what no link promises to every client.
+const maxRate = 1 << 30
+
 func (c *checker) server() {
 	s := &c.file.Server
 	atLeast(c, &s.MaxConnections, "max_connections", 1)
@@ -332,6 +335,9 @@ func (c *checker) server() {
 	atLeast(c, &s.IdleTimeout, "idle_timeout", time.Millisecond)
 	atLeast(c, &s.BodyIdleTimeout, "body_idle_timeout", time.Millisecond)
 	atLeast(c, &s.WriteIdleTimeout, "write_idle_timeout", time.Millisecond)
+	within(c, &s.MinRequestRate, "min_request_rate", 0, maxRate)
+	within(c, &s.MinResponseRate, "min_response_rate", 0, maxRate)
+	atLeast(c, &s.RateGrace, "rate_grace", time.Millisecond)
 	atLeast(c, &s.DrainTimeout, "drain_timeout", time.Millisecond)
 	c.ticketSecrets(s)
 	if a := &c.file.AccessLog; c.written(a) && a.Path != "" && !a.Enabled {

@@ -32,6 +32,8 @@ func (c *checker) service(s *Service) {
 	atLeast(c, &s.Timeouts.Request, "timeouts: request", time.Millisecond)
 	atLeast(c, &s.Timeouts.Idle, "timeouts: idle", time.Millisecond)
 	within(c, &s.MaxConnections, "max_connections", 1, 1<<16)
+	within(c, &s.MinResponseRate, "min_response_rate", 0, maxRate)
+	atLeast(c, &s.RateGrace, "rate_grace", time.Millisecond)
 	within(c, &s.Retries.Attempts, "retries: attempts", 1, 10)
 	if b := s.Breaker; b != nil {
 		within(c, &b.Failures, "breaker: failures", 0.01, 1)

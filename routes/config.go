@@ -110,9 +110,15 @@ type Server struct {
 	IdleTimeout      time.Duration `yaml:"idle_timeout"`       // default 60s
 	BodyIdleTimeout  time.Duration `yaml:"body_idle_timeout"`  // default 30s, between two bytes
 	WriteIdleTimeout time.Duration `yaml:"write_idle_timeout"` // default 30s, between two bytes
-	MaxStreams       int           `yaml:"max_streams"`        // default 100: requests at once on an HTTP/2 or HTTP/3 connection
-	DrainDelay       time.Duration `yaml:"drain_delay"`        // default 5s: not ready, still serving
-	DrainTimeout     time.Duration `yaml:"drain_timeout"`      // default 30s
+	// MinRequestRate and MinResponseRate are how many bytes of content a second
+	// clients must send and take while they are waited for; default 240, 0: any.
+	// RateGrace is how long they may be slower at first; default 5s.
+	MinRequestRate  Size          `yaml:"min_request_rate"`
+	MinResponseRate Size          `yaml:"min_response_rate"`
+	RateGrace       time.Duration `yaml:"rate_grace"`
+	MaxStreams      int           `yaml:"max_streams"`   // default 100: requests at once on an HTTP/2 or HTTP/3 connection
+	DrainDelay      time.Duration `yaml:"drain_delay"`   // default 5s: not ready, still serving
+	DrainTimeout    time.Duration `yaml:"drain_timeout"` // default 30s
 	// TicketSecret is one secret or a list, newest first, from which the keys
 	// of TLS session tickets are derived; default: the key encryption keys,
 	// else random.
@@ -297,6 +303,10 @@ type Service struct {
 	TLS      *ServiceTLS `yaml:"tls"` // of protocol: https or grpc
 	// MaxConnections bounds the connections to one instance; default 1024.
 	MaxConnections int `yaml:"max_connections"`
+	// MinResponseRate is how many bytes a second of an announced length an
+	// instance must send; default 240, 0: any. RateGrace: see Server.
+	MinResponseRate Size          `yaml:"min_response_rate"`
+	RateGrace       time.Duration `yaml:"rate_grace"`
 }
 
 // Encrypted reports whether the service is called over TLS.

@@ -10,7 +10,7 @@ import (
 // Keys that defaults: may give to every service and route. Those that could
 // open a route (public, mode) have no defaults.
 var (
-	serviceDefaults = []string{"protocol", "balance", "timeouts", "retries", "breaker", "identity", "max_connections"}
+	serviceDefaults = []string{"protocol", "balance", "timeouts", "retries", "breaker", "identity", "max_connections", "min_response_rate", "rate_grace"}
 	routeDefaults   = []string{"hosts", "auth", "rate_limit", "streams"}
 )
 
@@ -98,6 +98,9 @@ func orDefault[T any](c *checker, v *T, otherwise T) {
 	}
 }
 
+// Slower than a modem of 1980, so that it is nobody's honest connection.
+const minRate, rateGrace = 240, 5 * time.Second
+
 // fillDefaults puts in the values that the documentation promises for absent
 // keys.
 func (c *checker) fillDefaults() {
@@ -116,6 +119,9 @@ func (c *checker) fillDefaults() {
 	orDefault(c, &s.IdleTimeout, time.Minute)
 	orDefault(c, &s.BodyIdleTimeout, 30*time.Second)
 	orDefault(c, &s.WriteIdleTimeout, 30*time.Second)
+	orDefault(c, &s.MinRequestRate, minRate)
+	orDefault(c, &s.MinResponseRate, minRate)
+	orDefault(c, &s.RateGrace, rateGrace)
 	orDefault(c, &s.DrainDelay, 5*time.Second)
 	orDefault(c, &s.DrainTimeout, 30*time.Second)
 	for i := range f.Listeners {
@@ -217,6 +223,8 @@ func (c *checker) serviceDefaults(s *Service) {
 	orDefault(c, &s.Timeouts.Request, 30*time.Second)
 	orDefault(c, &s.Timeouts.Idle, time.Minute)
 	orDefault(c, &s.MaxConnections, 1024)
+	orDefault(c, &s.MinResponseRate, minRate)
+	orDefault(c, &s.RateGrace, rateGrace)
 	if s.Retries == nil {
 		s.Retries = &Retries{}
 	}

@@ -16,6 +16,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/gatehouse/gatehouse/gateway/pace"
 	"github.com/gatehouse/gatehouse/gateway/upstream"
 	"github.com/gatehouse/gatehouse/gateway/wire"
 	"github.com/gatehouse/gatehouse/plugins"
@@ -30,10 +31,12 @@ type forwarder struct {
 	// request bounds the time to the answer's head, all attempts together;
 	// idle the time between two pieces of content.
 	request, idle time.Duration
-	hash          bool
-	clientCert    bool // the service learns the client's certificate
-	streams       routes.Streams
-	scratch       sync.Pool // of *scratch
+	// pace is how slow an instance may send an answer whose length it announced.
+	pace       pace.Rule
+	hash       bool
+	clientCert bool // the service learns the client's certificate
+	streams    routes.Streams
+	scratch    sync.Pool // of *scratch
 }
 
 // scratch holds what an attempt needs.
@@ -49,6 +52,7 @@ func New(r *routes.Route, service *upstream.Service, now func() time.Time) plugi
 	f := &forwarder{
 		route: r, service: service, now: now,
 		request: r.Upstream.Timeouts.Request, idle: r.Upstream.Timeouts.Idle,
+		pace: pace.Rule{Rate: int64(r.Upstream.MinResponseRate), Grace: r.Upstream.RateGrace, Idle: r.Upstream.Timeouts.Idle},
 		hash: r.Upstream.Balance == "hash", clientCert: r.Upstream.Identity.ClientCert,
 		streams: r.Streams,
 	}

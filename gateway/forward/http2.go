@@ -17,6 +17,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/gatehouse/gatehouse/gateway/pace"
 	"github.com/gatehouse/gatehouse/gateway/upstream"
 	"github.com/gatehouse/gatehouse/gateway/wire"
 	"github.com/gatehouse/gatehouse/plugins"
@@ -223,24 +224,29 @@ func (c *call) respond(resp *http.Response) *plugins.Error {
 	}
 	c.headed.Store(true)
 	c.moved()
-	err := x.Client.WriteHead(plugins.ResponseHead{Status: a.Status, Fields: sc.lines, Length: length, Date: !a.HasDate})
+	stream := a.EventStream || isGRPC(resp) && length < 0
+	err := x.Client.WriteHead(plugins.ResponseHead{Status: a.Status, Fields: sc.lines, Length: length, Date: !a.HasDate, Live: stream})
 	if err == nil && length < 0 {
 		err = x.Client.Flush() // the content may be long in coming
 	}
 	if err != nil {
 		return gone(err)
 	}
-	if grpc := isGRPC(resp); a.EventStream || grpc && length < 0 {
+	rule := c.f.pace
+	if stream || length < 0 {
+		rule.Rate = 0 // it may be made while it is sent
+	}
+	if stream {
 		x.Client.Watch(nil)
 		c.idle.Store(int64(c.f.streams.IdleTimeout))
 		c.moved()
 		sc.enter(x, c.f.streams, false, c.f.now())
-		if grpc {
+		if !a.EventStream {
 			sc.patience = x.Time.Add(c.f.request) // it may be a unary call
 		}
 		x.Client.Watch(&sc.standing)
 	}
-	if failure := c.copyContent(resp.Body, length); failure != nil {
+	if failure := c.copyContent(resp.Body, length, &rule); failure != nil {
 		return failure
 	}
 	if len(resp.Trailer) > 0 {
@@ -258,11 +264,21 @@ var buffers = sync.Pool{New: func() any { return new([copySize]byte) }}
 // copyContent streams content to the client; what has arrived is never held
 // back. While the client does not take a piece, no other is read, and the
 // stream's window closes.
-func (c *call) copyContent(from io.Reader, left int64) *plugins.Error {
+func (c *call) copyContent(from io.Reader, left int64, rule *pace.Rule) *plugins.Error {
 	buf := buffers.Get().(*[copySize]byte)
 	defer buffers.Put(buf)
+	meter := rule.Begin()
 	for {
+		var asked time.Time
+		short := rule.Short(meter)
+		if rule.Rate > 0 {
+			asked = c.f.now()
+			c.timer.Reset(rule.Patience(meter, 0))
+		}
 		n, err := from.Read(buf[:])
+		if rule.Rate > 0 {
+			meter.Waited(rule, int64(n), c.f.now().Sub(asked))
+		}
 		if n > 0 {
 			left -= int64(n)
 			c.moved()
@@ -285,7 +301,7 @@ func (c *call) copyContent(from io.Reader, left int64) *plugins.Error {
 			} else {
 				err = &upstream.Error{Kind: io.ErrUnexpectedEOF, Phase: upstream.PhaseBody, Err: err}
 			}
-			return c.failed(err)
+			return slowly(c.failed(err), short)
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/gatehouse/gatehouse/gateway/pace"
 	"github.com/gatehouse/gatehouse/gateway/upstream"
 	"github.com/gatehouse/gatehouse/gateway/wire"
 	"github.com/gatehouse/gatehouse/plugins"
@@ -77,19 +78,22 @@ func (f *forwarder) respond(x *plugins.Exchange, c *upstream.Conn, sc *scratch) 
 		c.BodyUntilClose()
 	}
 	err := x.Client.WriteHead(plugins.ResponseHead{
-		Status: a.Status, Reason: a.Reason, Fields: sc.lines, Length: length, Date: !a.HasDate,
+		Status: a.Status, Reason: a.Reason, Fields: sc.lines, Length: length, Date: !a.HasDate, Live: a.EventStream,
 	})
 	if err != nil {
 		return gone(err)
 	}
-	idle := f.idle
+	rule := f.pace
+	if a.EventStream || c.Remaining() < 0 {
+		rule.Rate = 0 // it may be made while it is sent
+	}
 	if a.EventStream {
-		idle = f.streams.IdleTimeout
+		rule.Idle = f.streams.IdleTimeout
 		x.Client.Watch(nil)
 		sc.enter(x, f.streams, false, f.now())
 		x.Client.Watch(&sc.standing)
 	}
-	if failure := f.copyContent(x, c, idle); failure != nil {
+	if failure := f.copyContent(x, c, &rule); failure != nil {
 		return failure
 	}
 	if a.Chunked && len(c.Trailers()) > 0 {
@@ -107,17 +111,27 @@ func gone(err error) *plugins.Error {
 }
 
 // copyContent streams content to the client. What has arrived is never held
-// back while more is awaited.
-func (f *forwarder) copyContent(x *plugins.Exchange, c *upstream.Conn, idle time.Duration) *plugins.Error {
-	deadline := x.Time.Add(f.request + idle)
+// back while more is awaited. The clock is looked at only where the instance is
+// waited for.
+func (f *forwarder) copyContent(x *plugins.Exchange, c *upstream.Conn, rule *pace.Rule) *plugins.Error {
+	deadline, meter, fast := x.Time.Add(f.request+rule.Idle), rule.Begin(), true
+	var asked time.Time
 	if len(c.Buffered()) == 0 && !c.Ended() {
 		// The head does not wait for content (EDGE: P9).
 		if err := x.Client.Flush(); err != nil {
 			return gone(err)
 		}
+		asked = f.now()
+		deadline = asked.Add(rule.Patience(meter, 0))
 	}
 	for {
 		p, err := c.Next(deadline)
+		if err != nil && err != io.EOF {
+			return slowly(f.failed(x, c, err), rule.Short(meter))
+		}
+		if rule.Rate > 0 && !asked.IsZero() {
+			meter.Waited(rule, int64(len(p)), f.now().Sub(asked))
+		}
 		if len(p) > 0 {
 			if _, err := x.Client.Write(p); err != nil {
 				return gone(err)
@@ -126,8 +140,6 @@ func (f *forwarder) copyContent(x *plugins.Exchange, c *upstream.Conn, idle time
 		switch {
 		case err == io.EOF:
 			return nil
-		case err != nil:
-			return f.failed(x, c, err)
 		case c.Ended():
 			if c.Remaining() == 0 {
 				return nil
@@ -137,47 +149,68 @@ func (f *forwarder) copyContent(x *plugins.Exchange, c *upstream.Conn, idle time
 		if err := x.Client.Flush(); err != nil {
 			return gone(err)
 		}
-		if done, failure := f.splice(x, c); done || failure != nil {
-			return failure
+		if fast {
+			var done bool
+			var failure *plugins.Error
+			if done, fast, failure = f.splice(x, c, rule.Patience(meter, 0)); done || failure != nil {
+				return failure
+			}
 		}
-		deadline = f.now().Add(idle)
+		asked = f.now()
+		deadline = asked.Add(rule.Patience(meter, 0))
 	}
 }
 
-// spliceFrom is the length from which content is worth moving in the kernel.
-const spliceFrom, splicePiece = 64 << 10, 1 << 20
+// slowly gives a timeout that came of the minimum rate its own reason.
+func slowly(failure *plugins.Error, short bool) *plugins.Error {
+	if short && failure.Code == plugins.UpstreamTimeout {
+		failure.Code = plugins.UpstreamTooSlow
+	}
+	return failure
+}
+
+const (
+	// spliceFrom is the length from which content is worth moving in the kernel.
+	spliceFrom, splicePiece = 64 << 10, 1 << 20
+	// spliceWait is how long a piece may take before content is copied again:
+	// what is moved in the kernel does not tell who was waited for.
+	spliceWait = 5 * time.Second
+)
 
 type splicer interface {
 	Splice(src *net.TCPConn, n int64) (moved int64, ok bool, err error)
 }
 
 // splice moves the rest of long content between two plain connections without
-// copying it; done is false where that is not possible.
-func (f *forwarder) splice(x *plugins.Exchange, c *upstream.Conn) (done bool, failure *plugins.Error) {
+// copying it, as long as it moves fast. done is false where the rest is to be
+// copied, and again tells whether it is worth another try.
+func (f *forwarder) splice(x *plugins.Exchange, c *upstream.Conn, patience time.Duration) (done, again bool, failure *plugins.Error) {
 	to, ok := x.Client.(splicer)
 	if !ok || c.Remaining() < spliceFrom || len(c.Buffered()) > 0 {
-		return false, nil
+		return false, ok, nil
 	}
 	for c.Remaining() > 0 {
-		src := c.TCP(f.now().Add(f.idle))
+		src := c.TCP(f.now().Add(min(patience, spliceWait)))
 		if src == nil {
-			return false, nil
+			return false, false, nil
 		}
 		moved, ok, err := to.Splice(src, min(c.Remaining(), splicePiece))
 		if !ok && err == nil {
-			return false, nil
+			return false, false, nil
 		}
 		c.Advance(moved)
 		switch {
 		case err != nil && x.Client.Gone():
-			return true, gone(err)
+			return true, false, gone(err)
+		case isTimeout(err):
+			return false, false, nil
 		case err != nil:
-			return true, f.failed(x, c, err)
+			return true, false, f.failed(x, c, err)
 		case moved == 0:
-			return true, f.failed(x, c, io.ErrUnexpectedEOF)
+			return true, false, f.failed(x, c, io.ErrUnexpectedEOF)
 		}
 	}
-	return true, nil
+	return true, false, nil
 }
 
 // failed turns a failure of the way to the instance into the error that the

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/gatehouse/gatehouse/gateway/pace"
 	"github.com/gatehouse/gatehouse/gateway/sock"
 )
 
@@ -54,7 +55,9 @@ type conn struct {
 	r, w int
 
 	phase      phase
-	until      time.Time // end of the idle or head phase
+	until      time.Time // end of the phase; of the wait for the next piece of content
+	asked      time.Time // when that wait began
+	inward     pace.Meter
 	armedRead  time.Time
 	armedWrite time.Time
 	// seen tells whether a byte of the request at hand has arrived.
@@ -62,6 +65,7 @@ type conn struct {
 	// linger asks Close to let the client read the answer first.
 	linger  bool
 	gone    atomic.Bool
+	slow    atomic.Bool // it was cut off for taking the answer too slowly
 	closed  atomic.Bool
 	stopped atomic.Bool // no more content is wanted
 
@@ -152,9 +156,12 @@ func (c *conn) read(p []byte, l sock.Lender) (n int, err error) {
 		}
 		if n > 0 {
 			c.seen = true
-			if c.phase == idle {
+			switch c.phase {
+			case idle:
 				c.watch.since.Store(heading)
 				c.phase, c.until = head, time.Time{}
+			case body:
+				c.inward.Waited(&c.server.inward, int64(n), c.server.now().Sub(c.asked))
 			}
 			return n, err
 		}
@@ -166,6 +173,9 @@ func (c *conn) read(p []byte, l sock.Lender) (n int, err error) {
 		}
 		// An armed deadline may be early, never late.
 		if now := c.server.now(); c.until.IsZero() || !now.Before(c.until) {
+			if c.phase == body && c.server.inward.Short(c.inward) {
+				err = errRequestSlow
+			}
 			return n, err
 		}
 		if err := c.setRead(c.until); err != nil {
@@ -190,9 +200,10 @@ func (c *conn) armRead() error {
 			return c.setRead(c.until)
 		}
 	case body:
-		now := c.server.now()
-		c.until = now.Add(l.BodyIdleTimeout)
-		if d := c.armedRead.Sub(now); d < l.BodyIdleTimeout/2 || d > l.BodyIdleTimeout {
+		c.asked = c.server.now()
+		patience := c.server.inward.Patience(c.inward, 0)
+		c.until = c.asked.Add(patience)
+		if d := c.armedRead.Sub(c.asked); d < patience/2 || d > patience {
 			return c.setRead(c.until)
 		}
 	}
@@ -262,6 +273,9 @@ func (c *conn) Close() error {
 			_ = c.Conn.SetReadDeadline(c.server.now().Add(lingerTime))
 			_, _ = io.CopyN(io.Discard, c.Conn, lingerBytes)
 		}
+	}
+	if c.slow.Load() {
+		return c.tcp.Close() // no farewell of TLS: it would not be taken either
 	}
 	return c.Conn.Close()
 }

@@ -9,6 +9,9 @@ import (
 	"github.com/gatehouse/gatehouse/plugins"
 )
 
+// errRequestSlow ends content that comes below server.min_request_rate.
+var errRequestSlow = &plugins.Error{Status: http.StatusRequestTimeout, Code: plugins.RequestTooSlow}
+
 // content is a request's body on its way in: counted, bounded, and asked for
 // only when somebody reads it.
 type content struct {

@@ -10,7 +10,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/gatehouse/gatehouse/gateway/wire"
 	"github.com/gatehouse/gatehouse/plugins"
@@ -44,6 +43,7 @@ func (s *Server) serveMultiplexed(w http.ResponseWriter, r *http.Request, from *
 	x := &st.x
 	x.Time = s.now()
 	m := &multiplexed{server: s, x: x, w: w, r: r, control: http.NewResponseController(w), version: from.version, alternative: from.alternative}
+	m.outward = newGuard(s.now, s.outward, m.giveUp)
 	st.out, x.Client = m, m
 	x.TLS, x.Peer, x.ClientIP, x.ClientCert = from.tls, from.peer, from.peer, from.cert
 	st.certTold = from.certTold
@@ -180,17 +180,28 @@ func checkValue(value string) error {
 	return nil
 }
 
-// incoming is the content of a multiplexed request: counted, bounded, and with
-// a deadline for each piece.
+// incoming is the content of a multiplexed request: counted, bounded, and
+// waited for only as long as a piece may take.
 type incoming struct {
 	m     *multiplexed
 	first []byte // was read already
 	read  int64
-	armed time.Time
+	guard guard
 	err   error
 }
 
-func (m *multiplexed) body() *incoming { return &incoming{m: m} }
+func (m *multiplexed) body() *incoming {
+	return &incoming{m: m, guard: newGuard(m.server.now, m.server.inward, m.StopReading)}
+}
+
+// loosen lets the messages of gRPC come as they are made, for as long as a
+// stream may be silent.
+func (b *incoming) loosen() {
+	b.guard.rule.Rate = 0
+	if r := b.m.x.Route; r != nil {
+		b.guard.rule.Idle = max(b.guard.rule.Idle, r.Streams.IdleTimeout)
+	}
+}
 
 // Read implements io.Reader. A client that waits for 100 (Continue) gets it
 // with the first call.
@@ -204,16 +215,17 @@ func (b *incoming) Read(p []byte) (int, error) {
 		return n, nil
 	}
 	m := b.m
-	if now, idle := m.server.now(), m.server.limits.BodyIdleTimeout; b.armed.Sub(now) < idle/2 {
-		b.armed = now.Add(idle)
-		_ = m.control.SetReadDeadline(b.armed)
+	if m.x.GRPC {
+		b.loosen()
 	}
-	n, err := m.r.Body.Read(p)
+	n, _, slow, err := b.guard.wait(0, func() (int, error) { return m.r.Body.Read(p) })
 	b.read += int64(n)
 	m.x.Record.BytesIn = b.read
 	switch {
 	case m.limit > 0 && b.read > m.limit:
 		err = &plugins.Error{Status: http.StatusRequestEntityTooLarge, Code: plugins.BodyTooLarge}
+	case slow && errors.Is(err, os.ErrDeadlineExceeded):
+		err = errRequestSlow
 	case err == nil || err == io.EOF || errors.Is(err, os.ErrDeadlineExceeded):
 	default:
 		// The stream was reset or the connection is gone: the rest is missing.
@@ -230,7 +242,10 @@ func (m *multiplexed) lookForContent() error {
 	b := m.x.Body.(*incoming)
 	var first [1]byte
 	n, err := b.Read(first[:])
+	var refusal *plugins.Error
 	switch {
+	case errors.As(err, &refusal):
+		return refusal
 	case n > 0:
 		b.first = bytes.Clone(first[:n])
 	case err == io.EOF:

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/http"
 	"net/textproto"
+	"os"
 	"sync"
 	"time"
 
@@ -19,6 +20,9 @@ type outlet interface {
 	begun() bool
 	// cut gives up the response: what was sent of it must not look whole.
 	cut()
+	// slow reports whether the client was given up for taking the response too
+	// slowly.
+	slow() bool
 }
 
 // multiplexed writes one response over HTTP/2 or HTTP/3.
@@ -38,7 +42,8 @@ type multiplexed struct {
 	bodiless bool
 	left     int64
 	err      error
-	armed    time.Time
+	outward  guard
+	tooSlow  bool
 	watch    muxWatch
 }
 
@@ -46,6 +51,7 @@ var _ outlet = (*multiplexed)(nil)
 
 func (m *multiplexed) begun() bool { return m.head }
 func (m *multiplexed) cut()        {}
+func (m *multiplexed) slow() bool  { return m.tooSlow }
 
 // WriteHead implements plugins.Stream. Names and values reach the client as
 // they are; reason phrases do not exist here.
@@ -80,7 +86,9 @@ func (m *multiplexed) WriteHead(h plugins.ResponseHead) error {
 	if m.version == 2 && m.server.draining.Load() {
 		header.Set("Connection", "close") // becomes GOAWAY
 	}
-	m.arm()
+	if h.Live || m.x.GRPC {
+		m.outward.rule.Rate = 0
+	}
 	m.w.WriteHeader(h.Status)
 	return nil
 }
@@ -97,13 +105,18 @@ func addLines(header http.Header, lines []byte) {
 	}
 }
 
-// arm renews the deadline for what is written.
-func (m *multiplexed) arm() {
-	if now, idle := m.server.now(), m.server.limits.WriteIdleTimeout; m.armed.Sub(now) < idle/2 {
-		m.armed = now.Add(idle)
-		_ = m.control.SetWriteDeadline(m.armed)
+// wait has write move n bytes to the client, as long as it may take for them.
+func (m *multiplexed) wait(n int, write func() (int, error)) (int, error) {
+	n, late, slow, err := m.outward.wait(n, write)
+	if late && err == nil {
+		err = os.ErrDeadlineExceeded // the stream has been given up meanwhile
 	}
+	m.tooSlow = m.tooSlow || slow
+	return n, err
 }
+
+// giveUp ends a wait for the client.
+func (m *multiplexed) giveUp() { _ = m.control.SetWriteDeadline(past) }
 
 // Write implements plugins.Stream.
 func (m *multiplexed) Write(p []byte) (int, error) {
@@ -122,24 +135,21 @@ func (m *multiplexed) Write(p []byte) (int, error) {
 		m.left -= int64(len(p))
 	}
 	m.x.Record.BytesOut += int64(len(p))
-	// In pieces, so that the deadline is for each of them.
-	for sent := 0; sent < len(p); {
-		m.arm()
-		n, err := m.w.Write(p[sent:min(sent+outSize, len(p))])
+	// In pieces, so that the time is for each of them.
+	sent := 0
+	for m.err == nil && sent < len(p) {
+		piece := p[sent:min(sent+outSize, len(p))]
+		var n int
+		n, m.err = m.wait(len(piece), func() (int, error) { return m.w.Write(piece) })
 		sent += n
-		if err != nil {
-			m.err = err
-			return sent, err
-		}
 	}
-	return len(p), nil
+	return sent, m.err
 }
 
 // Flush implements plugins.Stream.
 func (m *multiplexed) Flush() error {
 	if m.err == nil {
-		m.arm()
-		m.err = m.control.Flush()
+		_, m.err = m.wait(0, func() (int, error) { return 0, m.control.Flush() })
 	}
 	return m.err
 }
@@ -166,13 +176,12 @@ func (m *multiplexed) Interim(status int, fields []byte) error {
 	}
 	header := m.w.Header()
 	addLines(header, fields)
-	m.arm()
-	m.w.WriteHeader(status)
+	_, err := m.wait(0, func() (int, error) {
+		m.w.WriteHeader(status)
+		return 0, m.r.Context().Err()
+	})
 	clear(header)
-	if m.Gone() {
-		return m.r.Context().Err()
-	}
-	return nil
+	return err
 }
 
 // Continue implements plugins.Stream: the first Read of the content says it.

@@ -20,6 +20,9 @@ func (st *state) refuse(err error) {
 		// An error nobody foresaw refuses, and tells the client nothing.
 		e = &plugins.Error{Status: http.StatusInternalServerError, Code: plugins.Internal, Err: err}
 	}
+	if e.Code == plugins.ClientGone && st.out.slow() {
+		e = &plugins.Error{Status: e.Status, Code: plugins.ResponseTooSlow, Err: e.Err}
+	}
 	x.Record.Reason = e.Code
 	if e.Status >= http.StatusInternalServerError || e.Code == plugins.Internal {
 		st.server.logger.LogAttrs(context.Background(), levelOf(e), "request failed",
@@ -29,7 +32,7 @@ func (st *state) refuse(err error) {
 		st.out.cut()
 		return
 	}
-	if e.Code == plugins.ClientGone {
+	if e.Code == plugins.ClientGone || e.Code == plugins.ResponseTooSlow {
 		x.Record.Status = e.Status
 		st.out.cut()
 		return

@@ -217,6 +217,7 @@ func (st *state) frame() error {
 		return &plugins.Error{Status: http.StatusRequestEntityTooLarge, Code: plugins.BodyTooLarge}
 	}
 	st.stream.expect = st.req.Expect != nil && !x.HTTP10
+	c.inward = st.server.inward.Begin()
 	x.Body = &st.body
 	return nil
 }

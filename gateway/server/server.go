@@ -23,6 +23,7 @@ import (
 
 	"github.com/gofiber/fiber/v2"
 
+	"github.com/gatehouse/gatehouse/gateway/pace"
 	"github.com/gatehouse/gatehouse/plugins"
 	"github.com/gatehouse/gatehouse/routes"
 )
@@ -45,12 +46,14 @@ type Config struct {
 
 // Server serves clients. Its methods may be called concurrently.
 type Server struct {
-	handler   plugins.Handler
-	limits    routes.Server
-	trusted   atomic.Pointer[[]netip.Prefix]
-	recorders []Recorder
-	logger    *slog.Logger
-	now       func() time.Time
+	handler plugins.Handler
+	limits  routes.Server
+	// inward is how slow clients may send, outward how slow they may read.
+	inward, outward pace.Rule
+	trusted         atomic.Pointer[[]netip.Prefix]
+	recorders       []Recorder
+	logger          *slog.Logger
+	now             func() time.Time
 
 	app         *fiber.App
 	mux         *multiplexer
@@ -81,6 +84,9 @@ func New(c Config) *Server {
 		handler: c.Handler, limits: c.Limits, recorders: c.Recorders,
 		logger: c.Logger, now: c.Now, stop: make(chan struct{}),
 	}
+	l := &s.limits
+	s.inward = pace.Rule{Rate: int64(l.MinRequestRate), Grace: l.RateGrace, Idle: l.BodyIdleTimeout}
+	s.outward = pace.Rule{Rate: int64(l.MinResponseRate), Grace: l.RateGrace, Idle: l.WriteIdleTimeout}
 	s.Trust(c.Trusted)
 	s.states.New = func() any { return s.newState() }
 	s.buffers.New = func() any {

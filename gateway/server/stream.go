@@ -48,6 +48,7 @@ var _ outlet = (*stream)(nil)
 
 func (s *stream) begun() bool { return s.head }
 func (s *stream) cut()        { s.close = true }
+func (s *stream) slow() bool  { return s.c.slow.Load() }
 
 func (s *stream) reset(c *conn, x *plugins.Exchange) {
 	*s = stream{c: c, x: x, out: s.out[:0], trailer: s.trailer[:0]}
@@ -59,6 +60,9 @@ func (s *stream) WriteHead(h plugins.ResponseHead) error {
 		return errHeadTwice
 	}
 	s.head = true
+	if h.Live {
+		s.c.watch.loosen()
+	}
 	s.x.Record.Status = h.Status
 	s.bodiless = h.Status == http.StatusNoContent || h.Status == http.StatusNotModified ||
 		string(s.x.Method) == http.MethodHead
@@ -151,6 +155,13 @@ func (s *stream) Splice(src *net.TCPConn, n int64) (moved int64, ok bool, err er
 		return 0, true, err
 	}
 	moved, err = s.c.tcp.ReadFrom(&io.LimitedReader{R: src, N: n})
+	if err != nil {
+		// Writing nothing sends nothing, and fails where the client was what
+		// failed.
+		if _, failed := s.c.tcp.Write(nil); failed != nil {
+			s.c.gone.Store(true)
+		}
+	}
 	s.left -= moved
 	s.x.Record.BytesOut += moved
 	return moved, true, err

@@ -28,6 +28,7 @@ func (c *conn) tunnel() (*tunnel, error) {
 		s.tunnels.Add(-1)
 		return nil, err
 	}
+	c.watch.loosen()
 	return &tunnel{c: c}, nil
 }
 
