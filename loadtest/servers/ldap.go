@@ -1,7 +1,6 @@
 package servers
 
 import (
-	"context"
 	"fmt"
 	"net"
 	"os"
@@ -53,13 +52,7 @@ access to * by users read by * none
 		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 		return spec{
 			binary: binary, args: []string{"-d", "0", "-f", config, "-h", "ldap://" + addr + "/"}, dir: dir, stop: syscall.SIGTERM,
-			ready: func(ctx context.Context) error {
-				conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr)
-				if err != nil {
-					return err
-				}
-				return conn.Close()
-			},
+			ready: listens(addr),
 		}
 	})
 }

@@ -1,5 +1,6 @@
-// Package servers starts the real servers that tests talk to: Redis, Consul and
-// PostgreSQL, each as a process on a free loopback port that ends with the test.
+// Package servers starts the real servers that tests talk to: Redis, Consul,
+// PostgreSQL, LDAP, and the proxies of others, each as a process on a free
+// loopback port that ends with the test.
 //
 // It owns finding, starting, stopping and restarting them, and the rule for a
 // machine that lacks one. It imports nothing of gatehouse and knows nothing

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"strings"
@@ -109,4 +110,23 @@ func query(t *testing.T, dsn, statement string) (string, error) {
 	psql := servers.Need(t, "psql", "psql")
 	out, err := exec.Command(psql, "-At", "-d", dsn, "-c", statement).CombinedOutput()
 	return strings.TrimSpace(string(out)), err
+}
+
+func TestProxiesForwardToTheirOrigin(t *testing.T) {
+	origin := servers.Node(t)
+	for name, start := range map[string]func(testing.TB, string) *servers.Server{
+		"nginx": servers.Nginx, "haproxy": servers.HAProxy, "apache2": servers.Apache, "varnish": servers.Varnish, "caddy": servers.Caddy,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			resp, err := http.Get("http://" + start(t, origin.Addr).Addr + "/" + name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer resp.Body.Close()
+			if body, err := io.ReadAll(resp.Body); err != nil || string(body) != "/"+name || resp.Header.Get("Origin-Id") == "" {
+				t.Errorf("got %v %q, %v", resp.Header, body, err)
+			}
+		})
+	}
 }
