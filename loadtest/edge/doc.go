@@ -2,9 +2,9 @@
 // go in on a socket, bytes arrive at a scripted origin, and both are compared.
 //
 // It owns the request matrix (tests named S… and P… after what they promise), the
-// framing matrix, the corpus of desynchronisation attacks, content of any size,
-// and the limits. The gateway is a real process (loadtest/rig). It owns no
-// code of the product: everything here is tests.
+// framing matrix, content of any size, and the limits; the corpus of
+// desynchronisation attacks that it runs is loadtest/desync. The gateway is a real
+// process (loadtest/rig). It owns no code of the product: everything here is tests.
 //
 //	go test ./loadtest/edge -run 'TestS13'
 package edge
