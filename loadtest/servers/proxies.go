@@ -132,9 +132,9 @@ var nodeScript string
 // Node starts a Node.js server that answers by itself. It numbers the whole
 // requests that it reads; an answer has that number in Origin-Id and the
 // request's target as its content. A request with X-Answer is answered with the
-// bytes that this field holds in base64 and nothing else, and with X-Then: close
-// the connection ends then. GET /seen is not counted: its answer is the list of
-// the others, in JSON as [{"id", "method", "target"}].
+// bytes that this field holds in base64, and the connection ends: at once with
+// X-Then: close, else a little later. GET /seen is not counted: its answer is the
+// list of the others since the last such request, as [{"id", "method", "target"}].
 func Node(t testing.TB) *Server {
 	t.Helper()
 	return web(t, "node", "127.0.0.1:9", nodeScript, "--insecure-http-parser", "{config}", "{ownport}")
