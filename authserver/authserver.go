@@ -33,6 +33,7 @@ import (
 	"github.com/gatehouse/gatehouse/authserver/dpop"
 	"github.com/gatehouse/gatehouse/authserver/factors"
 	"github.com/gatehouse/gatehouse/authserver/grants"
+	"github.com/gatehouse/gatehouse/authserver/headless"
 	"github.com/gatehouse/gatehouse/authserver/introspect"
 	"github.com/gatehouse/gatehouse/authserver/login"
 	"github.com/gatehouse/gatehouse/authserver/logout"
@@ -103,10 +104,18 @@ func New(ctx context.Context, c Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	sessions, err := session.New(session.Config{
+	sessionConfig := session.Config{
 		Store: c.Store, Now: c.Now, TTL: c.SessionTTL, Plain: strings.HasPrefix(c.Issuer, "http:"),
 		Key: c.Keys.Derive("key:interaction", 0),
-	})
+	}
+	var front *headless.Front // nil: our pages are shown
+	if c.InteractionURL != "" {
+		if front, err = headless.New(headless.Config{Issuer: c.Issuer, Path: place.Base, URL: c.InteractionURL}); err != nil {
+			return nil, err
+		}
+		sessionConfig.Once = c.Store
+	}
+	sessions, err := session.New(sessionConfig)
 	if err != nil {
 		return nil, err
 	}
@@ -128,7 +137,7 @@ func New(ctx context.Context, c Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.mount(place, pages, sessions, second)
+	s.mount(place, pages, sessions, second, front)
 	if err := s.Reload(ctx, c.Declared); err != nil {
 		return nil, err
 	}
@@ -136,13 +145,13 @@ func New(ctx context.Context, c Config) (*Server, error) {
 }
 
 // mount is the one list of all endpoints.
-func (s *Server) mount(place metadata.Places, pages *web.Pages, sessions *session.Manager, second *factors.Factors) {
+func (s *Server) mount(place metadata.Places, pages *web.Pages, sessions *session.Manager, second *factors.Factors, front *headless.Front) {
 	c := &s.config
 	issuer := tokens.New(tokens.Config{
 		Keys: c.Keys, Issuer: c.Issuer, TTL: c.AccessTokenTTL, Now: c.Now, Store: c.Store,
 	})
 	revoker := revocation.New(c.Store, issuer, s.gate, c.Now)
-	guard := &web.Guard{Key: c.Keys.Derive("key:csrf", 0), Origin: origin(c.Issuer)}
+	guard := &web.Guard{Key: c.Keys.Derive("key:csrf", 0), Origin: web.OriginOf(c.Issuer)}
 	base := place.Base
 
 	holder := &sender.Checker{Once: c.Store, Now: c.Now}
@@ -203,6 +212,13 @@ func (s *Server) mount(place metadata.Places, pages *web.Pages, sessions *sessio
 	counted := &web.API{Logger: c.Logger, Timeout: apiTimeout, Realm: c.Issuer, Failed: c.Observer.TokenError}
 	cors := &web.CORS{Known: s.clients.Origin}
 	const get, head, post = http.MethodGet, http.MethodHead, http.MethodPost
+	page := func(e web.Endpoint, methods ...string) http.Handler {
+		h := pages.Handler(e, pageTimeout, methods...)
+		if front != nil {
+			h = front.Browser(h)
+		}
+		return h
+	}
 	mux := http.NewServeMux()
 	for path, h := range map[string]http.Handler{
 		place.OpenID(): cors.Handler(api.Handler(s.metadata.Document, get, head), "GET, HEAD"),
@@ -219,22 +235,31 @@ func (s *Server) mount(place metadata.Places, pages *web.Pages, sessions *sessio
 		base + "/oauth/register/{id}": cors.Handler(api.Handler(s.register.Manage, get, http.MethodPut, http.MethodDelete), "GET, PUT, DELETE"),
 
 		base + "/oauth/device_authorization": api.Handler(devices.Start, post),
-		base + "/oauth/device":               pages.Handler(devices.Page, pageTimeout, get, post),
+		base + "/oauth/device":               page(devices.Page, get, post),
 
-		base + "/oauth/authorize": pages.Handler(authorization.Serve, pageTimeout, get, post),
-		base + "/oauth/login":     pages.Handler(signIn.Serve, pageTimeout, get, post),
-		base + "/oauth/factor":    pages.Handler(signIn.Factor, pageTimeout, get, post),
-		base + "/oauth/account":   pages.Handler(own.Serve, pageTimeout, get, post),
-		base + "/oauth/account/":  pages.Handler(own.Serve, pageTimeout, get, post),
-		base + "/oauth/consent":   pages.Handler(allow.Serve, pageTimeout, get, post),
-		base + "/oauth/logout":    pages.Handler(signOut.Serve, pageTimeout, get, post),
+		base + "/oauth/authorize": page(authorization.Serve, get, post),
+		base + "/oauth/login":     page(signIn.Serve, get, post),
+		base + "/oauth/factor":    page(signIn.Factor, get, post),
+		base + "/oauth/account":   page(own.Serve, get, post),
+		base + "/oauth/account/":  page(own.Serve, get, post),
+		base + "/oauth/consent":   page(allow.Serve, get, post),
+		base + "/oauth/logout":    page(signOut.Serve, get, post),
 
-		base + "/oauth/upstream":          pages.Handler(others.Start, pageTimeout, get),
-		base + "/oauth/upstream/callback": pages.Handler(others.Callback, pageTimeout, get),
+		base + "/oauth/upstream":          page(others.Start, get),
+		base + "/oauth/upstream/callback": page(others.Callback, get),
 
 		base + "/oauth/static/": http.HandlerFunc(pages.Static),
 	} {
 		mux.Handle(path, h)
+	}
+	if front != nil {
+		steps := &web.API{Logger: c.Logger, Timeout: pageTimeout, Realm: c.Issuer}
+		for name, e := range map[string]web.Endpoint{
+			"login": signIn.Serve, "factor": signIn.Factor, "consent": allow.Serve, "device": devices.Page,
+			"account": own.Serve, "account/": own.Serve, "logout": signOut.Serve,
+		} {
+			mux.Handle(base+"/oauth/interaction/"+name, front.CORS(steps.Handler(front.Step(e), get, post)))
+		}
 	}
 	s.handler = mux
 	s.logouts = backchannel.New(backchannel.Config{
@@ -258,7 +283,7 @@ func newFactors(c *Config) (*factors.Factors, error) {
 		domain = ""
 	}
 	return factors.New(factors.Config{
-		Store: c.Store, Now: c.Now, Key: c.Keys.Derive("key:totp", 0), Name: u.Hostname(), Domain: domain, Origin: origin(c.Issuer),
+		Store: c.Store, Now: c.Now, Key: c.Keys.Derive("key:totp", 0), Name: u.Hostname(), Domain: domain, Origin: web.OriginOf(c.Issuer),
 	})
 }
 
@@ -326,18 +351,4 @@ func places(issuer string) (metadata.Places, error) {
 		return p, fmt.Errorf("issuer: %w", err)
 	}
 	return p, nil
-}
-
-// origin is how browsers name the issuer in the Origin field, which leaves the
-// scheme's own port out.
-func origin(issuer string) string {
-	u, err := url.Parse(issuer)
-	if err != nil {
-		return ""
-	}
-	host := u.Host
-	if p := u.Port(); u.Scheme == "https" && p == "443" || u.Scheme == "http" && p == "80" {
-		host = strings.TrimSuffix(host, ":"+p)
-	}
-	return u.Scheme + "://" + host
 }

@@ -64,6 +64,10 @@ type Config struct {
 	// Directory knows passwords of people elsewhere; nil: there is none.
 	Directory users.Directory
 
+	// InteractionURL is the operator's page that stands in for ours and uses the
+	// interaction API; empty: ours are shown.
+	InteractionURL string
+
 	Declared Declared
 	Store    store.Store
 	Keys     Keys

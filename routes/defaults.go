@@ -177,6 +177,7 @@ func (c *checker) fillDefaults() {
 func (c *checker) authServerDefaults(a *AuthServer) {
 	orDefault(c, &a.Audience, a.Issuer)
 	orDefault(c, &a.Algorithm, "ES256")
+	orDefault(c, &a.Interaction.Mode, "pages")
 	orDefault(c, &a.AccessTokenTTL, 15*time.Minute)
 	if r := a.ClientRegistration; r != nil && len(r.Grants) == 0 {
 		r.Grants = []string{"authorization_code", "refresh_token"}

@@ -80,7 +80,11 @@ func (e *Endpoint) passwordPage(w http.ResponseWriter, r *http.Request, p person
 		return oauth.Refuse(oauth.InvalidRequest, "The password of this account is kept elsewhere.")
 	}
 	v.CSRF, v.User = e.Guard.Token(e.Sessions.Cookie(r)), p.user.Name
-	return e.Pages.Show(w, r, web.Page{Name: "password", Status: status, Data: v})
+	page := web.Page{Name: "password", Status: status, Data: v, Problem: passwordProblems[v.Problem]}
+	if v.Wait > 0 {
+		page.Problem = web.ProblemThrottled
+	}
+	return e.Pages.Show(w, r, page)
 }
 
 // password changes the password of who knows the current one. Everything that

@@ -245,16 +245,13 @@ func (e *Endpoint) apps(ctx context.Context, subject string) ([]appView, error) 
 	}
 	var list []appView
 	for _, c := range given {
-		a := appView{ID: c.ClientID, Name: c.ClientID, Since: stamp(c.Granted)}
+		a := appView{ID: c.ClientID, Name: c.ClientID, Scopes: e.Scopes.Describe(c.Scopes), Since: stamp(c.Granted)}
 		client, err := e.Clients.Client(ctx, c.ClientID)
 		if err != nil && !errors.Is(err, store.ErrNotFound) {
 			return nil, err
 		}
 		if err == nil {
 			a.Name = client.Title()
-		}
-		for _, s := range c.Scopes {
-			a.Scopes = append(a.Scopes, scopeView{s, e.Scopes.Description(s)})
 		}
 		list = append(list, a)
 	}

@@ -38,7 +38,11 @@ func (e *Endpoint) newApp(w http.ResponseWriter, r *http.Request, p person) erro
 
 func (e *Endpoint) showApp(w http.ResponseWriter, r *http.Request, status int, v appForm) error {
 	v.CSRF = e.Guard.Token(e.Sessions.Cookie(r))
-	return e.Pages.Show(w, r, web.Page{Name: "app", Status: status, Data: v})
+	page := web.Page{Name: "app", Status: status, Data: v}
+	if v.Failed {
+		page.Problem = web.ProblemCode
+	}
+	return e.Pages.Show(w, r, page)
 }
 
 // spaced puts a secret in groups of four, for people who type it.
@@ -140,8 +144,12 @@ func (e *Endpoint) showPasskey(w http.ResponseWriter, r *http.Request, p person,
 	if err != nil {
 		return oauth.Failed(err)
 	}
-	return e.Pages.Show(w, r, web.Page{Name: "addpasskey", Status: status, Script: true,
-		Data: passkeyForm{e.Guard.Token(cookie), string(c.Options), state, failed}})
+	page := web.Page{Name: "addpasskey", Status: status, Script: true,
+		Data: passkeyForm{e.Guard.Token(cookie), web.JSON(c.Options), state, failed}}
+	if failed {
+		page.Problem = web.ProblemPasskey
+	}
+	return e.Pages.Show(w, r, page)
 }
 
 // maxName bounds the name that a person gives a passkey.

@@ -4,43 +4,52 @@ import (
 	"strings"
 	"time"
 
+	"github.com/gatehouse/gatehouse/authserver/scopes"
 	"github.com/gatehouse/gatehouse/authserver/web"
 )
 
 // view is what the overview shows.
 type view struct {
-	User, Email        string
-	Verified, Declared bool
-	CSRF, Done         string
-	Sessions           []sessionView
-	Apps               []appView
-	App                bool
-	Recovery           int
-	CanPasskey         bool
-	Passkeys           []passkeyView
+	User       string        `json:"user"`
+	Email      string        `json:"email,omitempty"`
+	Verified   bool          `json:"email_verified"`
+	Declared   bool          `json:"declared"` // the password is the configuration's
+	CSRF       string        `json:"-"`
+	Done       string        `json:"done,omitempty"`
+	Sessions   []sessionView `json:"sessions"`
+	Apps       []appView     `json:"apps"`
+	App        bool          `json:"authenticator_app"`
+	Recovery   int           `json:"recovery_codes"`
+	CanPasskey bool          `json:"passkeys_possible"`
+	Passkeys   []passkeyView `json:"passkeys"`
 }
 
 type sessionView struct {
-	ID, Agent string
-	Since     when
-	Current   bool
+	ID      string `json:"id"`
+	Agent   string `json:"agent"`
+	Since   when   `json:"since"`
+	Current bool   `json:"current"`
 }
 
 type appView struct {
-	ID, Name string
-	Scopes   []scopeView
-	Since    when
+	ID     string             `json:"client"`
+	Name   string             `json:"name"`
+	Scopes []scopes.Described `json:"scopes"`
+	Since  when               `json:"since"`
 }
 
-type scopeView struct{ Name, Description string }
-
 type passkeyView struct {
-	ID, Name    string
-	Since, Used when
+	ID    string `json:"id"`
+	Name  string `json:"name"`
+	Since when   `json:"since"`
+	Used  when   `json:"used,omitzero"`
 }
 
 // when is a moment for programs and for people.
 type when struct{ Exact, Text string }
+
+// MarshalText implements encoding.TextMarshaler: for programs.
+func (w when) MarshalText() ([]byte, error) { return []byte(w.Exact), nil }
 
 func stamp(t time.Time) when {
 	if t.IsZero() {
@@ -73,26 +82,36 @@ func agent(full string) string {
 
 // passwordView is what the page password shows.
 type passwordView struct {
-	CSRF, User, Problem string
-	Wait                int
+	CSRF    string `json:"-"`
+	User    string `json:"user"`
+	Problem string `json:"-"`
+	Wait    int    `json:"retry_after,omitempty"`
 }
 
-// passwordProblems are what can be wrong with its form.
-var passwordProblems = [...]string{"current", "length", "repeat"}
+// passwordProblems are what can be wrong with its form, and the words of web.
+var passwordProblems = map[string]string{
+	"current": web.ProblemPassword, "length": web.ProblemPasswordLength, "repeat": web.ProblemPasswordRepeat,
+}
 
 // appForm is what the page app shows.
 type appForm struct {
-	CSRF, Enrolment, Secret string
-	Failed                  bool
+	CSRF      string `json:"-"`
+	Enrolment string `json:"enrolment"`
+	Secret    string `json:"secret"`
+	Failed    bool   `json:"-"`
 }
 
 // recoveryView is what the page recovery shows, once.
-type recoveryView struct{ Codes []string }
+type recoveryView struct {
+	Codes []string `json:"recovery_codes"`
+}
 
 // passkeyForm is what the page addpasskey shows.
 type passkeyForm struct {
-	CSRF, Options, State string
-	Failed               bool
+	CSRF    string   `json:"-"`
+	Options web.JSON `json:"options"`
+	State   string   `json:"state"`
+	Failed  bool     `json:"-"`
 }
 
 // Samples are the pages in all their states.
@@ -103,7 +122,7 @@ func Samples() []web.Page {
 		{Name: "account", Data: view{
 			User: "alice", Email: "a@example.com", Verified: true, CSRF: "c", App: true, Recovery: 9, CanPasskey: true,
 			Sessions: []sessionView{{"s", "Firefox", at, true}, {"t", "", at, false}},
-			Apps:     []appView{{"app", "App", []scopeView{{"openid", ""}, {"read:orders", "Read"}}, at}},
+			Apps:     []appView{{"app", "App", []scopes.Described{{Name: "openid"}, {Name: "read:orders", Description: "Read"}}, at}},
 			Passkeys: []passkeyView{{"k", "Key", at, at}, {"l", "Key", at, when{}}},
 		}},
 		{Name: "account", Data: view{User: "alice", Declared: true, Email: "a@example.com"}},
@@ -115,7 +134,7 @@ func Samples() []web.Page {
 	for _, what := range results {
 		pages = append(pages, web.Page{Name: "account", Data: view{Done: what}})
 	}
-	for _, what := range passwordProblems {
+	for what := range passwordProblems {
 		pages = append(pages, web.Page{Name: "password", Data: passwordView{Problem: what}})
 	}
 	return pages

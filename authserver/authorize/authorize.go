@@ -142,7 +142,7 @@ func (e *Endpoint) read(r *http.Request) (web.Form, session.Interaction, error) 
 	}
 	if handle := form.Value("i"); handle != "" && r.Method == http.MethodGet {
 		if done, err = e.Sessions.Open(e.Sessions.Browser(r), handle); err != nil {
-			return nil, done, oauth.Refuse(oauth.InvalidRequest, "This sign-in began in another browser or took too long.")
+			return nil, done, session.ErrOver
 		}
 		form, err = web.ParseQuery(done.Query)
 	}

@@ -51,17 +51,19 @@ func New(c Config) *Endpoint { return &Endpoint{c} }
 
 // view is what the page shows.
 type view struct {
-	Client, User, Host, CSRF, Interaction string
-	Scopes                                []scopeView
+	Client      string             `json:"client"`
+	User        string             `json:"user"`
+	Host        string             `json:"redirect_host,omitempty"`
+	CSRF        string             `json:"-"`
+	Interaction string             `json:"interaction"`
+	Scopes      []scopes.Described `json:"scopes"`
 }
-
-type scopeView struct{ Name, Description string }
 
 // Samples are the page in all its states.
 func Samples() []web.Page {
 	return []web.Page{
 		{Name: "consent", Data: view{Client: "App", User: "alice", Host: "app.example.com", CSRF: "c", Interaction: "i",
-			Scopes: []scopeView{{"openid", ""}, {"read:orders", "Read your orders"}}}},
+			Scopes: []scopes.Described{{Name: "openid"}, {Name: "read:orders", Description: "Read your orders"}}}},
 		{Name: "consent", Data: view{}},
 	}
 }
@@ -82,32 +84,29 @@ func (e *Endpoint) Serve(w http.ResponseWriter, r *http.Request) error {
 	}
 	u, err := e.Users.User(r.Context(), s.Subject)
 	if errors.Is(err, store.ErrNotFound) {
-		return errOver
+		return session.ErrOver
 	}
 	if err != nil {
 		return oauth.Unavailable(fmt.Errorf("look up the user: %w", err))
 	}
-	var list []scopeView
-	for _, name := range i.Scopes {
-		list = append(list, scopeView{name, e.Scopes.Description(name)})
-	}
-	return e.Pages.Show(w, r, web.Page{Name: "consent", Locales: i.Locales, FormAction: web.FormAction(i.Redirect), Data: view{i.ClientName, u.Name, host(i.Redirect), e.Guard.Token(e.Sessions.Cookie(r)), handle, list}})
+	return e.Pages.Show(w, r, web.Page{
+		Name: "consent", Locales: i.Locales, FormAction: web.FormAction(i.Redirect), Query: "i=" + handle,
+		Data: view{i.ClientName, u.Name, host(i.Redirect), e.Guard.Token(e.Sessions.Cookie(r)), handle, e.Scopes.Describe(i.Scopes)},
+	})
 }
-
-var errOver = oauth.Refuse(oauth.InvalidRequest, "This request began in another browser or session, or took too long.")
 
 // open returns the interaction and the session that it was made for.
 func (e *Endpoint) open(r *http.Request, handle string) (session.Interaction, store.Session, error) {
 	i, err := e.Sessions.Open(e.Sessions.Browser(r), handle)
 	if err != nil {
-		return i, store.Session{}, errOver
+		return i, store.Session{}, session.ErrOver
 	}
 	s, err := e.Sessions.Current(r.Context(), r)
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return i, s, oauth.Unavailable(fmt.Errorf("look up the session: %w", err))
 	}
 	if err != nil || i.Session == "" || i.Session != s.ID {
-		return i, s, errOver
+		return i, s, session.ErrOver
 	}
 	return i, s, nil
 }
@@ -128,19 +127,23 @@ func (e *Endpoint) submit(w http.ResponseWriter, r *http.Request) error {
 		Action: audit.ConsentGranted, Outcome: audit.Success, Actor: audit.User(s.Subject), Client: i.ClientID,
 		Subject: s.Subject, Session: s.ID, IP: web.ClientAddress(r),
 	}
-	switch form.Value("decision") {
-	case "allow":
+	decision := form.Value("decision")
+	if decision != "allow" && decision != "deny" {
+		return oauth.Refuse(oauth.InvalidRequest, "")
+	}
+	if err := e.Sessions.Spend(r.Context(), i); err != nil {
+		return err
+	}
+	if decision == "allow" {
 		given := store.Consent{Subject: s.Subject, ClientID: i.ClientID, Scopes: i.Scopes, Granted: e.Now()}
 		err = e.Audit.With(r.Context(), event, func(event store.AuditEvent) error {
 			return e.Store.PutConsent(r.Context(), given, event)
 		})
 		i.Consented = s.ID
-	case "deny":
+	} else {
 		event.Action = audit.ConsentDenied
 		err = e.Audit.Write(r.Context(), event)
 		i.Denied = true
-	default:
-		return oauth.Refuse(oauth.InvalidRequest, "")
 	}
 	if err != nil {
 		return oauth.Unavailable(fmt.Errorf("remember the decision: %w", err))

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 
 	"github.com/gatehouse/gatehouse/authserver/audit"
 	"github.com/gatehouse/gatehouse/authserver/clients"
 	"github.com/gatehouse/gatehouse/authserver/oauth"
+	"github.com/gatehouse/gatehouse/authserver/scopes"
 	"github.com/gatehouse/gatehouse/authserver/session"
 	"github.com/gatehouse/gatehouse/authserver/store"
 	"github.com/gatehouse/gatehouse/authserver/tokens"
@@ -17,16 +19,19 @@ import (
 
 // entryView and confirmView are what the pages show.
 type entryView struct {
-	CSRF, Code string
-	Failed     bool
+	CSRF   string `json:"-"`
+	Code   string `json:"user_code,omitempty"`
+	Failed bool   `json:"-"`
 }
 
 type confirmView struct {
-	Client, User, Code, CSRF, Interaction string
-	Scopes                                []scopeView
+	Client      string             `json:"client"`
+	User        string             `json:"user"`
+	Code        string             `json:"user_code"`
+	CSRF        string             `json:"-"`
+	Interaction string             `json:"interaction"`
+	Scopes      []scopes.Described `json:"scopes"`
 }
-
-type scopeView struct{ Name, Description string }
 
 // Samples are the pages in all their states.
 func Samples() []web.Page {
@@ -34,7 +39,7 @@ func Samples() []web.Page {
 		{Name: "device", Data: entryView{CSRF: "c", Code: "BDFK-RTWX"}},
 		{Name: "device", Data: entryView{CSRF: "c", Failed: true}},
 		{Name: "deviceconfirm", Data: confirmView{Client: "TV", User: "alice", Code: "BDFK-RTWX", CSRF: "c", Interaction: "i",
-			Scopes: []scopeView{{"openid", ""}, {"read:orders", "Read your orders"}}}},
+			Scopes: []scopes.Described{{Name: "openid"}, {Name: "read:orders", Description: "Read your orders"}}}},
 		{Name: "deviceconfirm", Data: confirmView{}},
 		{Name: "deviceallowed"}, {Name: "devicedenied"},
 	}
@@ -53,7 +58,7 @@ func (e *Endpoint) Page(w http.ResponseWriter, r *http.Request) error {
 	if handle := form.Value("i"); handle != "" { // back from the sign-in
 		i, err := e.Sessions.Open(e.Sessions.Browser(r), handle)
 		if err != nil {
-			return errOver
+			return session.ErrOver
 		}
 		web.Redirect(w, e.Path+"/oauth/device?"+i.Query)
 		return nil
@@ -71,8 +76,6 @@ func (e *Endpoint) Page(w http.ResponseWriter, r *http.Request) error {
 	}
 	return e.showEntry(w, r, http.StatusOK, code, false)
 }
-
-var errOver = oauth.Refuse(oauth.InvalidRequest, "This sign-in began in another browser or took too long.")
 
 // signedIn returns the session and its user; store.ErrNotFound where there is
 // none.
@@ -107,7 +110,14 @@ func (e *Endpoint) toLogin(w http.ResponseWriter, r *http.Request, form web.Form
 }
 
 func (e *Endpoint) showEntry(w http.ResponseWriter, r *http.Request, status int, code string, failed bool) error {
-	return e.Pages.Show(w, r, web.Page{Name: "device", Status: status, Data: entryView{e.Guard.Token(e.Sessions.Cookie(r)), code, failed}})
+	page := web.Page{Name: "device", Status: status, Data: entryView{e.Guard.Token(e.Sessions.Cookie(r)), code, failed}}
+	if code != "" {
+		page.Query = "user_code=" + url.QueryEscape(code)
+	}
+	if failed {
+		page.Problem = web.ProblemUserCode
+	}
+	return e.Pages.Show(w, r, page)
 }
 
 func (e *Endpoint) submit(w http.ResponseWriter, r *http.Request) error {
@@ -120,7 +130,7 @@ func (e *Endpoint) submit(w http.ResponseWriter, r *http.Request) error {
 	}
 	s, u, err := e.signedIn(r)
 	if errors.Is(err, store.ErrNotFound) {
-		return errOver
+		return session.ErrOver
 	}
 	if err != nil {
 		return err
@@ -168,11 +178,9 @@ func (e *Endpoint) lookUp(w http.ResponseWriter, r *http.Request, form web.Form,
 	if err != nil {
 		return oauth.Failed(err)
 	}
-	var list []scopeView
-	for _, name := range d.Scopes {
-		list = append(list, scopeView{name, e.Scopes.Description(name)})
-	}
-	return e.Pages.Show(w, r, web.Page{Name: "deviceconfirm", Data: confirmView{c.Title(), u.Name, shown(code), e.Guard.Token(e.Sessions.Cookie(r)), handle, list}})
+	return e.Pages.Show(w, r, web.Page{Name: "deviceconfirm", Data: confirmView{
+		c.Title(), u.Name, shown(code), e.Guard.Token(e.Sessions.Cookie(r)), handle, e.Scopes.Describe(d.Scopes),
+	}})
 }
 
 // decide takes the answer.
@@ -180,7 +188,7 @@ func (e *Endpoint) decide(w http.ResponseWriter, r *http.Request, form web.Form,
 	ctx := r.Context()
 	i, err := e.Sessions.Open(e.Sessions.Browser(r), form.Value("i"))
 	if err != nil || len(i.Device) != len(store.Digest{}) || subtle.ConstantTimeCompare([]byte(i.Session), []byte(s.ID)) == 0 {
-		return errOver
+		return session.ErrOver
 	}
 	now := e.Now()
 	d := store.Device{UserHash: store.Digest(i.Device), Decided: now}

@@ -51,7 +51,7 @@ func (e *Endpoint) showFactor(w http.ResponseWriter, r *http.Request, status int
 		}
 	}
 	v.Client, v.CSRF = i.ClientName, e.Guard.Token(browser)
-	return e.render(w, r, web.Page{Name: "factor", Status: status, Data: v, Script: v.Passkey != nil}, i)
+	return e.render(w, r, "factor", status, i, v)
 }
 
 func (e *Endpoint) submitFactor(w http.ResponseWriter, r *http.Request) error {
@@ -63,13 +63,15 @@ func (e *Endpoint) submitFactor(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	proof := signin.Proof{Code: form.Value("code"), Answer: []byte(form.Value("passkey"))}
+	problem := web.ProblemCode
 	if len(proof.Answer) > 0 {
+		problem = web.ProblemPasskey
 		// A state that does not open is refused with the answer.
 		_ = e.Sessions.OpenValue(purpose, e.Sessions.Browser(r), form.Value("state"), &proof.State)
 	}
 	u, acr, err := e.SignIn.Second(r, i.Half, proof)
 	if err != nil {
-		return e.again(w, r, i, view{Interaction: form.Value("i")}, err, e.showFactor)
+		return e.again(w, r, i, view{Interaction: form.Value("i"), problem: problem}, err, e.showFactor)
 	}
 	return e.finish(w, r, i, form.Value("i"), u, acr)
 }

@@ -37,7 +37,10 @@ type Config struct {
 }
 
 // Elsewhere is another provider, and what people call it.
-type Elsewhere struct{ Name, Title string }
+type Elsewhere struct {
+	Name  string `json:"name"`
+	Title string `json:"title"`
+}
 
 // Endpoint is the login pages. It is safe for concurrent use.
 type Endpoint struct{ Config }
@@ -47,19 +50,28 @@ func New(c Config) *Endpoint { return &Endpoint{c} }
 
 // view is what the first page shows.
 type view struct {
-	Client, Username  string
-	CSRF, Interaction string
-	Failed            bool
-	Wait              int // seconds
-	Passkey           *passkey
-	Elsewhere         []Elsewhere
+	Client      string      `json:"client,omitempty"`
+	Username    string      `json:"username,omitempty"`
+	CSRF        string      `json:"-"`
+	Interaction string      `json:"interaction,omitempty"`
+	Failed      bool        `json:"-"`
+	problem     string      // of web
+	Wait        int         `json:"retry_after,omitempty"` // seconds
+	Passkey     *passkey    `json:"passkey,omitempty"`
+	Elsewhere   []Elsewhere `json:"providers,omitempty"`
 }
 
 // passkey is a ceremony as a page carries it.
-type passkey struct{ Options, State string }
+type passkey struct {
+	Options web.JSON `json:"options"`
+	State   string   `json:"state"`
+}
 
 // signedIn is what who is signed in already sees.
-type signedIn struct{ User, CSRF string }
+type signedIn struct {
+	User string `json:"user"`
+	CSRF string `json:"-"`
+}
 
 // Samples are the pages in all their states.
 func Samples() []web.Page {
@@ -116,7 +128,7 @@ func (e *Endpoint) plain(w http.ResponseWriter, r *http.Request) error {
 func (e *Endpoint) open(r *http.Request, handle string) (session.Interaction, error) {
 	i, err := e.Sessions.Open(e.Sessions.Browser(r), handle)
 	if err != nil {
-		return i, oauth.Refuse(oauth.InvalidRequest, "This sign-in began in another browser or took too long.")
+		return i, session.ErrOver
 	}
 	return i, nil
 }
@@ -138,7 +150,7 @@ func (e *Endpoint) ceremony(ctx context.Context, browser string, u *store.User) 
 	if err != nil {
 		return nil, oauth.Failed(err)
 	}
-	return &passkey{string(c.Options), state}, nil
+	return &passkey{web.JSON(c.Options), state}, nil
 }
 
 func (e *Endpoint) show(w http.ResponseWriter, r *http.Request, status int, i session.Interaction, v view) error {
@@ -148,11 +160,14 @@ func (e *Endpoint) show(w http.ResponseWriter, r *http.Request, status int, i se
 		return err
 	}
 	v.Client, v.CSRF, v.Elsewhere = i.ClientName, e.Guard.Token(browser), e.Config.Elsewhere
-	return e.render(w, r, web.Page{Name: "login", Status: status, Data: v, Script: v.Passkey != nil}, i)
+	return e.render(w, r, "login", status, i, v)
 }
 
-func (e *Endpoint) render(w http.ResponseWriter, r *http.Request, page web.Page, i session.Interaction) error {
-	page.Locales = i.Locales
+func (e *Endpoint) render(w http.ResponseWriter, r *http.Request, name string, status int, i session.Interaction, v view) error {
+	page := web.Page{Name: name, Status: status, Data: v, Problem: v.problem, Script: v.Passkey != nil, Locales: i.Locales}
+	if v.Interaction != "" {
+		page.Query = "i=" + v.Interaction
+	}
 	if i.Redirect != "" {
 		page.FormAction = web.FormAction(i.Redirect)
 	}
@@ -187,7 +202,7 @@ func (e *Endpoint) submit(w http.ResponseWriter, r *http.Request) error {
 	name := form.Value("username")
 	u, second, err := e.SignIn.Password(r, name, form.Value("password"))
 	if err != nil {
-		return e.again(w, r, i, view{Username: name, Interaction: handle}, err, e.show)
+		return e.again(w, r, i, view{Username: name, Interaction: handle, problem: web.ProblemCredentials}, err, e.show)
 	}
 	if !second {
 		return e.finish(w, r, i, handle, u, oauth.ACRPassword)
@@ -203,11 +218,11 @@ func (e *Endpoint) submit(w http.ResponseWriter, r *http.Request) error {
 func (e *Endpoint) byPasskey(w http.ResponseWriter, r *http.Request, i session.Interaction, handle, sealed, answer string) error {
 	var state []byte
 	if err := e.Sessions.OpenValue(purpose, e.Sessions.Browser(r), sealed, &state); err != nil {
-		return e.again(w, r, i, view{Interaction: handle}, &signin.Refusal{}, e.show)
+		return e.again(w, r, i, view{Interaction: handle, problem: web.ProblemPasskey}, &signin.Refusal{}, e.show)
 	}
 	u, err := e.SignIn.Passkey(r, state, []byte(answer))
 	if err != nil {
-		return e.again(w, r, i, view{Interaction: handle}, err, e.show)
+		return e.again(w, r, i, view{Interaction: handle, problem: web.ProblemPasskey}, err, e.show)
 	}
 	return e.finish(w, r, i, handle, u, oauth.ACRPasskey)
 }
@@ -223,13 +238,15 @@ func (e *Endpoint) finish(w http.ResponseWriter, r *http.Request, i session.Inte
 
 type shower func(w http.ResponseWriter, r *http.Request, status int, i session.Interaction, v view) error
 
-// again shows a page again after a refusal.
+// again shows a page again after a refusal; v says which problem it is where
+// there were not too many.
 func (e *Endpoint) again(w http.ResponseWriter, r *http.Request, i session.Interaction, v view, err error, show shower) error {
 	var refusal *signin.Refusal
 	if !errors.As(err, &refusal) {
 		return err
 	}
 	if v.Wait = refusal.Seconds(); v.Wait > 0 {
+		v.problem = web.ProblemThrottled
 		w.Header().Set("Retry-After", fmt.Sprint(v.Wait))
 	} else {
 		v.Failed = true

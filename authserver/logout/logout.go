@@ -49,7 +49,12 @@ type Endpoint struct{ Config }
 func New(c Config) *Endpoint { return &Endpoint{c} }
 
 // question is what the page shows before it signs out.
-type question struct{ CSRF, ClientID, Redirect, State string }
+type question struct {
+	CSRF     string `json:"-"`
+	ClientID string `json:"client_id,omitempty"`
+	Redirect string `json:"post_logout_redirect_uri,omitempty"`
+	State    string `json:"state,omitempty"`
+}
 
 // Samples are the pages in all their states.
 func Samples() []web.Page {
@@ -151,6 +156,13 @@ func (e *Endpoint) ask(w http.ResponseWriter, r *http.Request, q request) error 
 	page := web.Page{Name: "logout", Data: question{
 		e.Guard.Token(e.Sessions.Cookie(r)), q.clientID, q.redirect, q.state,
 	}}
+	again := url.Values{}
+	for name, value := range map[string]string{"client_id": q.clientID, "post_logout_redirect_uri": q.redirect, "state": q.state} {
+		if value != "" {
+			again.Set(name, value)
+		}
+	}
+	page.Query = again.Encode()
 	if q.redirect != "" {
 		page.FormAction = web.FormAction(q.redirect)
 	}

@@ -16,6 +16,9 @@ const (
 	// InvalidDPoPProof and UseDPoPNonce are of RFC 9449, 12.2.
 	InvalidDPoPProof = "invalid_dpop_proof"
 	UseDPoPNonce     = "use_dpop_nonce"
+	// InteractionOver is of no standard: what a page or its stand-in brings back
+	// was made for another browser or session, is too old, or was used.
+	InteractionOver = "interaction_over"
 )
 
 // Error is a refusal in the words of RFC 6749. Code and Description are sent

@@ -89,6 +89,21 @@ func (c *Catalogue) Known(scope string) bool { return c.current.Load().Known(sco
 // nothing.
 func (c *Catalogue) Description(scope string) string { return c.current.Load().descriptions[scope] }
 
+// Described is a scope as people are asked about it.
+type Described struct {
+	Name        string `json:"name"`
+	Description string `json:"description,omitempty"`
+}
+
+// Describe returns the scopes of these names with their descriptions.
+func (c *Catalogue) Describe(names []string) []Described {
+	list := make([]Described, 0, len(names))
+	for _, name := range names {
+		list = append(list, Described{name, c.Description(name)})
+	}
+	return list
+}
+
 // Advertised returns the scopes for the metadata: all but the internal ones.
 func (c *Catalogue) Advertised() []string {
 	list := slices.Clone(standard)

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"context"
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/sha256"
@@ -9,16 +10,23 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/gatehouse/gatehouse/authserver/oauth"
 )
 
 // ErrInteraction says that a handle is not ours, is too old, or was opened in
 // another browser than the one that it was made for.
 var ErrInteraction = errors.New("the interaction began in another browser or is over")
 
+// ErrOver is the answer to whoever brings such a handle.
+var ErrOver = oauth.Refuse(oauth.InteractionOver, "This sign-in began in another browser or session, was used already, or took too long. Begin again.")
+
 // Interaction is an authorization request on its way through login and
 // consent. It travels sealed, so it needs no storage and says nothing to who
 // sees the handle.
 type Interaction struct {
+	// ID is there where the interaction can be spent once only; see Spend.
+	ID string `json:"id,omitempty"`
 	// Query is the authorization request, what it referred to put in, or the
 	// query of the page that Return names.
 	Query string `json:"q"`
@@ -97,6 +105,9 @@ func (m *Manager) Seal(browser string, i Interaction) (string, error) {
 		life = halfLife
 	}
 	i.Expires = m.now().Add(life).Unix()
+	if m.once != nil && i.ID == "" {
+		i.ID = random()
+	}
 	plain, err := json.Marshal(i)
 	if err != nil {
 		return "", fmt.Errorf("seal interaction: %w", err)
@@ -118,4 +129,21 @@ func (m *Manager) Open(browser, handle string) (Interaction, error) {
 		return Interaction{}, ErrInteraction
 	}
 	return i, nil
+}
+
+// Spend marks an interaction as used, just before what it is for is done;
+// ErrOver where it was. Without Config.Once it may be used again: people press
+// a button of a page twice.
+func (m *Manager) Spend(ctx context.Context, i Interaction) error {
+	if m.once == nil || i.ID == "" {
+		return nil
+	}
+	fresh, err := m.once.Once(ctx, "interaction:"+i.ID, time.Unix(i.Expires, 0).Add(time.Minute))
+	if err != nil {
+		return oauth.Unavailable(fmt.Errorf("use an interaction once: %w", err))
+	}
+	if !fresh {
+		return ErrOver
+	}
+	return nil
 }

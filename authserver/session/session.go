@@ -31,6 +31,12 @@ type Manager struct {
 	// nothing on http loopback.
 	prefix string
 	aead   cipher.AEAD
+	once   Once // nil: interactions may be used again
+}
+
+// Once is replay protection (store.Store).
+type Once interface {
+	Once(ctx context.Context, key string, expires time.Time) (fresh bool, err error)
 }
 
 // Config is what a Manager needs.
@@ -43,6 +49,8 @@ type Config struct {
 	Plain bool
 	// Key seals interactions; 32 bytes, shared by replicas.
 	Key []byte
+	// Once makes every interaction good for one use; nil: they are for more.
+	Once Once
 }
 
 // New returns a manager.
@@ -51,7 +59,7 @@ func New(c Config) (*Manager, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Manager{store: c.Store, now: c.Now, ttl: c.TTL, prefix: "__Host-", aead: aead}
+	m := &Manager{store: c.Store, now: c.Now, ttl: c.TTL, prefix: "__Host-", aead: aead, once: c.Once}
 	if c.Plain {
 		m.prefix = ""
 	}

@@ -197,6 +197,9 @@ func (s *SignIn) refused(r *http.Request, subject string, err error) error {
 // browser goes on. handle is that of the interaction, "" where there is none.
 // Another user's session on this browser ends.
 func (s *SignIn) Finish(w http.ResponseWriter, r *http.Request, i session.Interaction, handle string, u store.User, acr string) (target string, err error) {
+	if err := s.Sessions.Spend(r.Context(), i); err != nil {
+		return "", err
+	}
 	began, err := s.begin(w, r, u, acr)
 	if err != nil {
 		return "", err

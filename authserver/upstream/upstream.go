@@ -132,7 +132,7 @@ func (e *Endpoint) Start(w http.ResponseWriter, r *http.Request) error {
 	browser := e.Sessions.EnsureBrowser(w, r)
 	if handle := form.Value("i"); handle != "" {
 		if _, err := e.Sessions.Open(browser, handle); err != nil {
-			return errBrowser
+			return session.ErrOver
 		}
 	}
 	config, _, err := e.discover(r.Context(), p)
@@ -147,8 +147,6 @@ func (e *Endpoint) Start(w http.ResponseWriter, r *http.Request) error {
 	web.Redirect(w, config.AuthCodeURL(state, oidc.Nonce(out.Nonce), oauth2.S256ChallengeOption(out.Verifier)))
 	return nil
 }
-
-var errBrowser = oauth.Refuse(oauth.InvalidRequest, "This sign-in began in another browser or took too long.")
 
 // discover returns what is known about a provider, and asks it the first time.
 func (e *Endpoint) discover(ctx context.Context, p *provider) (*oauth2.Config, *oidc.Provider, error) {
@@ -187,11 +185,11 @@ func (e *Endpoint) Callback(w http.ResponseWriter, r *http.Request) error {
 	}
 	var out way
 	if err := e.Sessions.OpenValue(purpose, e.Sessions.Browser(r), form.Value("state"), &out); err != nil {
-		return errBrowser
+		return session.ErrOver
 	}
 	p, ok := e.known[out.Provider]
 	if !ok {
-		return errBrowser
+		return session.ErrOver
 	}
 	ctx := r.Context()
 	id := sha256.Sum256([]byte(out.ID))
@@ -237,7 +235,7 @@ func (e *Endpoint) finish(w http.ResponseWriter, r *http.Request, handle string,
 	if handle != "" {
 		var err error
 		if i, err = e.Sessions.Open(e.Sessions.Browser(r), handle); err != nil {
-			return errBrowser
+			return session.ErrOver
 		}
 	}
 	second, err := e.SignIn.NeedsSecond(r.Context(), u.Subject)

@@ -73,7 +73,7 @@ func ParseBody(r *http.Request) (Form, error) {
 			}
 		}
 	}
-	body, err := readBody(r)
+	body, err := ReadBody(r)
 	if err != nil {
 		return nil, err
 	}
@@ -87,7 +87,9 @@ func ParseBody(r *http.Request) (Form, error) {
 	return f, nil
 }
 
-func readBody(r *http.Request) ([]byte, error) {
+// ReadBody reads a request's content, of at most MaxBody bytes. Errors are ready
+// for an answer.
+func ReadBody(r *http.Request) ([]byte, error) {
 	tooLarge := &oauth.Error{
 		Status: http.StatusRequestEntityTooLarge, Code: oauth.InvalidRequest,
 		Description: "the request is larger than 64 KiB",

@@ -35,9 +35,26 @@ type Page struct {
 	// Locales are the languages that the application asked for (`ui_locales`),
 	// in its order; they come before those of the browser.
 	Locales string
+	// Query is that of the endpoint when it is asked for the page again.
+	Query string
+	// Problem is a stable word for what was wrong with what was sent, "" for
+	// nothing; see the constants.
+	Problem string
 	// Script lets the page load the server's own script, which passkeys need.
 	Script bool
 }
+
+// Problems of what people send, for who shows pages in our place.
+const (
+	ProblemThrottled      = "throttled"
+	ProblemCredentials    = "wrong_credentials"
+	ProblemCode           = "wrong_code"
+	ProblemPasskey        = "wrong_passkey"
+	ProblemUserCode       = "unknown_user_code"
+	ProblemPassword       = "wrong_password"
+	ProblemPasswordLength = "password_length"
+	ProblemPasswordRepeat = "password_repeat"
+)
 
 // NewPages reads the templates and the texts. base is the path of the issuer.
 func NewPages(base string, logger *slog.Logger) (*Pages, error) {
@@ -53,6 +70,9 @@ func NewPages(base string, logger *slog.Logger) (*Pages, error) {
 // Show renders page in the language that suits the request. Nothing is sent
 // before the whole page is rendered.
 func (p *Pages) Show(w http.ResponseWriter, r *http.Request, page Page) error {
+	if front := frontOf(r.Context()); front != nil && page.Name != errorPage {
+		return front.Show(w, r, page)
+	}
 	var b bytes.Buffer
 	look := p.look.Load()
 	if err := look.render(&b, look.language(r, page.Locales), page); err != nil {
@@ -136,6 +156,8 @@ func (p *Pages) Handler(e Endpoint, timeout time.Duration, methods ...string) ht
 // errorView is what the page error shows.
 type errorView struct{ Kind, Detail string }
 
+const errorPage = "error"
+
 // errorKinds are the texts of the page error.
 var errorKinds = [...]string{"request", "forbidden", "busy", "server"}
 
@@ -155,7 +177,7 @@ func (p *Pages) fail(w http.ResponseWriter, r *http.Request, err error) {
 	case e.Status >= 500:
 		kind = errorKinds[3]
 	}
-	if err := p.Show(w, r, Page{Name: "error", Status: e.Status, Data: errorView{kind, e.Description}}); err != nil {
+	if err := p.Show(w, r, Page{Name: errorPage, Status: e.Status, Data: errorView{kind, e.Description}}); err != nil {
 		p.logger.ErrorContext(r.Context(), "error page failed", "error", err)
 		http.Error(w, http.StatusText(http.StatusInternalServerError), http.StatusInternalServerError)
 	}
@@ -195,7 +217,7 @@ func (p *Pages) Prepare(folder string, samples []Page) (*Look, error) {
 		return nil, err
 	}
 	for _, kind := range errorKinds {
-		samples = append(samples, Page{Name: "error", Data: errorView{kind, "detail"}})
+		samples = append(samples, Page{Name: errorPage, Data: errorView{kind, "detail"}})
 	}
 	if err := l.try(samples); err != nil {
 		return nil, err

@@ -57,7 +57,7 @@ var mayImport = []struct {
 	// Domains: what several endpoints need, below them.
 	{"authserver/audit", []string{"authserver/store"}},
 	{"authserver/scopes", []string{"authserver/oauth"}},
-	{"authserver/session", []string{"authserver/store"}},
+	{"authserver/session", []string{"authserver/oauth", "authserver/store"}},
 	{"authserver/users", []string{"authserver/audit", "authserver/store"}},
 	{"authserver/clients", []string{"authserver/fetch", "authserver/jose", "authserver/oauth", "authserver/store", "authserver/web"}},
 	{"authserver/tokens", []string{"authserver/oauth", "authserver/store"}},
@@ -65,6 +65,7 @@ var mayImport = []struct {
 	{"authserver/revocation", []string{"authserver/oauth", "authserver/store", "authserver/tokens"}},
 	{"authserver/factors", []string{"authserver/store"}},
 	{"authserver/signin", []string{"authserver/oauth", "authserver/store", "authserver/audit", "authserver/factors", "authserver/session", "authserver/users", "authserver/web"}},
+	{"authserver/headless", []string{"authserver/oauth", "authserver/web"}},
 	{"authserver/backchannel", domains}, // no endpoint, but above the domains as they are
 	// Endpoints. None imports another.
 	{"authserver/account", domains},

@@ -104,9 +104,10 @@ func openIssuer(ctx context.Context, file *routes.File, dev bool, limits *limits
 		return nil, fmt.Errorf("%s: %w", a.Pos, err)
 	}
 	i.server, err = authserver.New(opening, authserver.Config{
-		Directory:  directory,
-		Upstream:   upstreams(a),
-		RequirePAR: a.RequirePAR, DPoPNonce: a.RequireDPoPNonce, MutualTLS: mutualTLS(file), Limits: tokenLimits,
+		Directory:      directory,
+		Upstream:       upstreams(a),
+		InteractionURL: a.Interaction.URL,
+		RequirePAR:     a.RequirePAR, DPoPNonce: a.RequireDPoPNonce, MutualTLS: mutualTLS(file), Limits: tokenLimits,
 		Fetch:  fetch.New(fetch.Config{Networks: fetchNetworks(file, dev)}),
 		Issuer: a.Issuer, Insecure: insecure(file), Audience: a.Audience, AccessTokenTTL: a.AccessTokenTTL, CodeTTL: a.CodeTTL, SessionTTL: a.SessionTTL,
 		RefreshTTL: a.RefreshToken.TTL, RefreshIdle: a.RefreshToken.Idle, RefreshGrace: grace,
