@@ -23,7 +23,16 @@ import (
 
 // Algorithms is the allow-list: asymmetric ones only, so that neither `none`
 // nor a public key used as a secret can ever verify (RFC 8725, 3.1 and 3.2).
-var Algorithms = [...]string{"ES256", "ES384", "EdDSA", "PS256", "RS256"}
+// Ed25519 is what RFC 9864, 2.2 calls EdDSA with that curve, the only one here.
+var Algorithms = [...]string{"ES256", "ES384", "Ed25519", "EdDSA", "PS256", "RS256"}
+
+// method is the implementation of an allowed algorithm.
+func method(algorithm string) jwt.SigningMethod {
+	if algorithm == "Ed25519" {
+		algorithm = "EdDSA"
+	}
+	return jwt.GetSigningMethod(algorithm)
+}
 
 // maxToken bounds what is looked at.
 const maxToken = 16 << 10
@@ -101,7 +110,7 @@ func (t *Token) Verify(k Key) error {
 	if !k.Fits(t.Algorithm) {
 		return errFit
 	}
-	if err := jwt.GetSigningMethod(t.Algorithm).Verify(t.signed, t.signature, k.Public); err != nil {
+	if err := method(t.Algorithm).Verify(t.signed, t.signature, k.Public); err != nil {
 		return errSignature
 	}
 	return nil

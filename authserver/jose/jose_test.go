@@ -2,6 +2,7 @@ package jose
 
 import (
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"encoding/base64"
@@ -102,6 +103,29 @@ func TestStrictCompactForm(t *testing.T) {
 	for _, bad := range []string{"", "..", "a.b", "a.b.c.d", "e30.e30.e30\n", strings.Repeat("e30.", 9000)} {
 		if _, err := Parse(bad); err == nil {
 			t.Errorf("%.10q was taken", bad)
+		}
+	}
+}
+
+func TestEd25519HasTwoNames(t *testing.T) {
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b64 := base64.RawURLEncoding.EncodeToString
+	for _, name := range []string{"EdDSA", "Ed25519"} {
+		text := b64([]byte(`{"alg":"`+name+`"}`)) + ".e30"
+		token, err := Parse(text + "." + b64(ed25519.Sign(private, []byte(text))))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, alg := range []string{"", "EdDSA", "Ed25519"} {
+			if err := token.Verify(Key{Public: public, Algorithm: alg}); err != nil {
+				t.Errorf("%s under a key for %q: %v", name, alg, err)
+			}
+		}
+		if token.Verify(Key{Public: public, Algorithm: "ES256"}) == nil {
+			t.Errorf("%s under a key for ES256", name)
 		}
 	}
 }

@@ -111,14 +111,14 @@ func ParseSet(raw []byte) ([]Key, error) {
 
 // Fits reports whether the key may verify signatures of the algorithm.
 func (k Key) Fits(alg string) bool {
-	if k.Algorithm != "" && k.Algorithm != alg {
+	if k.Algorithm != "" && method(k.Algorithm) != method(alg) {
 		return false
 	}
 	switch p := k.Public.(type) {
 	case *ecdsa.PublicKey:
 		return alg == map[int]string{256: "ES256", 384: "ES384"}[p.Curve.Params().BitSize]
 	case ed25519.PublicKey:
-		return alg == "EdDSA"
+		return alg == "EdDSA" || alg == "Ed25519"
 	case *rsa.PublicKey:
 		bits := p.N.BitLen()
 		return (alg == "RS256" || alg == "PS256") && bits >= leastRSA && bits <= mostRSA && p.E >= 3
