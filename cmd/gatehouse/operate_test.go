@@ -28,6 +28,7 @@ const operateToken = "operators-token-operators-token-0123"
 // running is a gatehouse in this process for tests of what operators do.
 type running struct {
 	admin, issuer, dsn, config string
+	accesses                   string // file of the access log; "": off
 	logs                       *lockedBuffer
 }
 
@@ -223,9 +224,9 @@ func accessToken(over *http.Client, issuer, client, secret, scope string) (strin
 // refresh tokens and secrets that the server made.
 var madeSecret = regexp.MustCompile(`eyJ[A-Za-z0-9_-]{10,}\.eyJ|\$argon2id\$|gh[a-z]_[A-Za-z0-9_-]{20,}`)
 
-// wantNoSecret looks for secrets in everything that was logged, counted or
-// audited (OAUTH 59).
-func wantNoSecret(t *testing.T, r running) {
+// wantNoSecret looks for secrets, those of operate's configuration and more, in
+// everything that was logged, counted or audited (OAUTH 59).
+func wantNoSecret(t *testing.T, r running, more ...string) {
 	t.Helper()
 	resp, err := http.Get(r.admin + "/metrics")
 	if err != nil {
@@ -244,16 +245,20 @@ func wantNoSecret(t *testing.T, r running) {
 	if _, err := base64.StdEncoding.DecodeString(string(sealed)); err != nil {
 		t.Fatal(err)
 	}
-	for place, text := range map[string]string{
+	places := map[string]string{
 		"log": r.logs.String(), "metrics": string(metrics), "audit": r.command(t, "", "audit", "export"),
-	} {
+	}
+	if r.accesses != "" {
+		places["access log"] = mustRead(t, r.accesses)
+	}
+	for place, text := range places {
 		if text == "" {
 			t.Errorf("the %s is empty", place)
 		}
 		if found := madeSecret.FindString(text); found != "" {
 			t.Errorf("a secret (%.8s…) is in the %s", found, place)
 		}
-		for _, secret := range []string{operateToken, "batch-secret", "deployer-secret", "auditor-secret", "a declared password", "correct horse", string(sealed)} {
+		for _, secret := range append(more, operateToken, "batch-secret", "deployer-secret", "auditor-secret", "a declared password", "correct horse", string(sealed)) {
 			if strings.Contains(text, secret) {
 				t.Errorf("the secret %.6s… is in the %s", secret, place)
 			}

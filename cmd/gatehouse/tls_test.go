@@ -37,6 +37,12 @@ func freePorts(t *testing.T, n int) (list []any) {
 // runProcess runs the configuration in dir/gatehouse.yaml until the test ends.
 func runProcess(t *testing.T, dir, config string) *process {
 	t.Helper()
+	return runLogged(t, dir, config, io.Discard)
+}
+
+// runLogged is runProcess with the process log.
+func runLogged(t *testing.T, dir, config string, log io.Writer) *process {
+	t.Helper()
 	path := filepath.Join(dir, "gatehouse.yaml")
 	if err := os.WriteFile(path, []byte(config+"\nserver: {drain_delay: 0s}\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -49,7 +55,7 @@ func runProcess(t *testing.T, dir, config string) *process {
 		t.Fatal(err)
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	p, err := newProcess(ctx, file, false, slog.New(slog.DiscardHandler))
+	p, err := newProcess(ctx, file, false, slog.New(slog.NewJSONHandler(log, nil)))
 	if err != nil {
 		stop()
 		t.Fatal(err)

@@ -78,6 +78,14 @@ type Leaf struct {
 // Issue makes a certificate for servers and clients.
 func (ca *CA) Issue(t testing.TB, w Wanted) *Leaf {
 	t.Helper()
+	leaf := w.leaf(t)
+	leaf.Cert = sign(t, leaf.Cert, ca.Cert, leaf.key, ca.key)
+	return leaf
+}
+
+// leaf has a new key, and as its certificate what is to be signed.
+func (w Wanted) leaf(t testing.TB) *Leaf {
+	t.Helper()
 	if w.Subject == "" && len(w.Names) > 0 {
 		w.Subject = w.Names[0]
 	}
@@ -87,7 +95,6 @@ func (ca *CA) Issue(t testing.TB, w Wanted) *Leaf {
 	if w.NotAfter.IsZero() {
 		w.NotAfter = time.Now().Add(time.Hour)
 	}
-	leaf := &Leaf{key: newKey(t)}
 	template := &x509.Certificate{
 		SerialNumber: serial(t), Subject: pkix.Name{CommonName: w.Subject},
 		DNSNames: w.Names, NotBefore: w.NotBefore, NotAfter: w.NotAfter,
@@ -97,7 +104,14 @@ func (ca *CA) Issue(t testing.TB, w Wanted) *Leaf {
 	for _, ip := range w.IPs {
 		template.IPAddresses = append(template.IPAddresses, net.ParseIP(ip))
 	}
-	leaf.Cert = sign(t, template, ca.Cert, leaf.key, ca.key)
+	return &Leaf{Cert: template, key: newKey(t)}
+}
+
+// SelfSigned makes a certificate that nobody else vouches for.
+func SelfSigned(t testing.TB, w Wanted) *Leaf {
+	t.Helper()
+	leaf := w.leaf(t)
+	leaf.Cert = sign(t, leaf.Cert, leaf.Cert, leaf.key, leaf.key)
 	return leaf
 }
 
