@@ -60,8 +60,10 @@ func serveHTTP2(t *testing.T, change func(*routes.Route), handler http.HandlerFu
 	if err := r.gw.Load(context.Background(), &routes.File{Routes: []*routes.Route{all}}); err != nil {
 		t.Fatal(err)
 	}
+	patient := limits // with clients that send slowly
+	patient.BodyIdleTimeout = time.Minute
 	s := server.New(server.Config{
-		Handler: r.gw.Serve, Limits: limits, Recorders: []server.Recorder{r.records},
+		Handler: r.gw.Serve, Limits: patient, Recorders: []server.Recorder{r.records},
 		Logger: slog.New(slog.DiscardHandler), Now: time.Now,
 	})
 	one, err := net.Listen("tcp", "127.0.0.1:0")
@@ -215,6 +217,35 @@ func TestServiceOverHTTP2ThatIsSilentTimesOut(t *testing.T) {
 		resp.Body.Close()
 		if resp.StatusCode != http.StatusGatewayTimeout {
 			t.Error(resp.Status)
+		}
+	})
+}
+
+// A client that may still send content does not hold up the end of its exchange.
+func TestServiceOverHTTP2ThatFallsSilentTimesOutWhileContentMayCome(t *testing.T) {
+	r, _ := serveHTTP2(t, func(all *routes.Route) { all.Upstream.Timeouts.Idle = 200 * time.Millisecond }, func(w http.ResponseWriter, q *http.Request) {
+		_, _ = io.WriteString(w, "a part")
+		_ = http.NewResponseController(w).Flush()
+		<-q.Context().Done()
+	})
+	r.both(t, func(t *testing.T, c *http.Client, base string) {
+		content, more := io.Pipe()
+		defer more.Close()
+		go func() { _, _ = io.WriteString(more, "a beginning") }()
+		resp, err := c.Post(base, "text/plain", content)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		began := time.Now()
+		if body, err := io.ReadAll(resp.Body); err == nil {
+			t.Errorf("a part was taken for the whole: %q", body)
+		}
+		if took := time.Since(began); took > 30*time.Second {
+			t.Errorf("took %v, as if the client's content were waited for", took)
+		}
+		if record := <-r.records; record.Reason != plugins.UpstreamTimeout {
+			t.Errorf("recorded as %q", record.Reason)
 		}
 	})
 }

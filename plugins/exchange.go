@@ -150,7 +150,8 @@ type Stream interface {
 	// send the body. Reading Body does this by itself.
 	Continue() error
 	// StopReading makes a Read of Body that is under way or to come fail. The
-	// client's connection ends with the response.
+	// client's connection ends with the response. Any goroutine may call it
+	// while the exchange lasts.
 	StopReading()
 	// Trailer gives the trailer section that follows the content: complete
 	// lines, copied. It must come before Finish and is dropped where the client

@@ -42,6 +42,9 @@ type call struct {
 	headed atomic.Bool  // the answer's head is there
 	up     *outgoing    // nil: there is nothing to send beside the answer
 	hints  chan []byte
+
+	ending sync.Mutex
+	over   bool // guarded by ending: the exchange is not ours any more
 }
 
 // attemptHTTP2 is attempt for a service that speaks HTTP/2. status is what
@@ -49,6 +52,9 @@ type call struct {
 func (f *forwarder) attemptHTTP2(x *plugins.Exchange, inst *upstream.Instance, sc *scratch) (status int, failure *plugins.Error) {
 	c := &call{f: f, x: x, sc: sc, hints: make(chan []byte, maxInterims)}
 	c.idle.Store(int64(f.idle))
+	if x.Body != nil && len(x.Content) == 0 {
+		c.up = &outgoing{call: c}
+	}
 	c.ctx, c.cancel = context.WithCancelCause(context.Background())
 	defer c.cancel(errOver)
 	c.timer = time.AfterFunc(x.Time.Add(f.request).Sub(f.now()), c.late)
@@ -83,12 +89,28 @@ func (f *forwarder) attemptHTTP2(x *plugins.Exchange, inst *upstream.Instance, s
 }
 
 // Abort implements aborter.
-func (c *call) Abort() { c.cancel(errLeft) }
+func (c *call) Abort() { c.end(errLeft) }
 
 // AbortRead implements aborter.
 func (c *call) AbortRead() { c.Abort() }
 
-func (c *call) late() { c.cancel(errTimeout) }
+func (c *call) late() { c.end(errTimeout) }
+
+// end ends the attempt, from any goroutine.
+func (c *call) end(cause error) {
+	c.cancel(cause)
+	if c.up == nil {
+		return
+	}
+	// While net/http waits for the client's content it looks for nothing else,
+	// and the answer's reader waits with it.
+	c.ending.Lock()
+	defer c.ending.Unlock()
+	if !c.over {
+		c.up.stopped.Store(true)
+		c.x.Client.StopReading()
+	}
+}
 
 // moved starts the wait for the next piece of content.
 func (c *call) moved() { c.timer.Reset(time.Duration(c.idle.Load())) }
@@ -96,11 +118,10 @@ func (c *call) moved() { c.timer.Reset(time.Duration(c.idle.Load())) }
 // roundTrip sends the request and waits for the final head. Interim answers
 // reach the client meanwhile.
 func (c *call) roundTrip(inst *upstream.Instance) (*http.Response, error) {
-	if c.x.Body != nil && len(c.x.Content) == 0 {
+	if c.up != nil {
 		if err := c.x.Client.Continue(); err != nil {
 			return nil, gone(err)
 		}
-		c.up = &outgoing{call: c}
 	}
 	r := c.request()
 	type result struct {
@@ -118,9 +139,9 @@ func (c *call) roundTrip(inst *upstream.Instance) (*http.Response, error) {
 			sc := c.sc
 			var err error
 			if sc.lines, sc.fields, err = wire.ScanResponse(head, &sc.answer, sc.lines[:0], sc.fields); err != nil {
-				c.cancel(err)
+				c.end(err)
 			} else if err := c.x.Client.Interim(http.StatusEarlyHints, sc.lines); err != nil {
-				c.cancel(errLeft)
+				c.end(errLeft)
 			}
 		case got := <-done:
 			return got.resp, got.err
@@ -343,6 +364,9 @@ func (c *call) failed(err error) *plugins.Error {
 // answer is closed, because net/http may wait for the client's content there.
 func (c *call) stop(resp *http.Response) {
 	c.cancel(errOver)
+	c.ending.Lock()
+	c.over = true
+	c.ending.Unlock()
 	if c.up != nil {
 		c.up.stop()
 	}
@@ -377,6 +401,8 @@ func (o *outgoing) Read(p []byte) (int, error) {
 		} else {
 			o.call.timer.Reset(o.call.f.request)
 		}
+	case err != nil && o.stopped.Load():
+		// It was ended here.
 	case err != nil:
 		o.err = err
 	default:

@@ -24,6 +24,12 @@ func isGRPC(header http.Header) bool {
 // of HTTP statuses in the gRPC specification has it, where that is not finer
 // known here.
 func grpcStatus(e *plugins.Error) int {
+	switch e.Code {
+	case plugins.TokenExpired, plugins.TokenRevoked: // also in the middle of a call
+		return 16 // UNAUTHENTICATED
+	case plugins.StreamExpired, plugins.Draining:
+		return 14 // UNAVAILABLE
+	}
 	switch e.Status {
 	case http.StatusBadRequest:
 		return 13 // INTERNAL
@@ -52,19 +58,23 @@ const statusClientGone = 499
 // grpcRefusal renders a refusal as a response without content, whose header
 // section is its trailer section too ("Trailers-Only").
 func grpcRefusal(e *plugins.Error, x *plugins.Exchange) plugins.ResponseHead {
-	message := e.Detail
-	if message == "" {
-		message = plugins.Title(e.Code)
-	}
-	b := append(make([]byte, 0, 512), "Content-Type: application/grpc\r\nGrpc-Status: "...)
-	b = strconv.AppendInt(b, int64(grpcStatus(e)), 10)
-	b = append(b, "\r\nGrpc-Message: "...)
-	b = appendPercent(b, e.Code+": "+message)
-	b = append(append(append(b, "\r\nX-Request-Id: "...), x.RequestID...), '\r', '\n')
+	b := appendStatus(append(make([]byte, 0, 512), "Content-Type: application/grpc\r\n"...), e)
+	b = append(append(append(b, "X-Request-Id: "...), x.RequestID...), '\r', '\n')
 	for _, h := range e.Header {
 		b = append(append(append(append(b, h[0]...), ": "...), h[1]...), '\r', '\n')
 	}
 	return plugins.ResponseHead{Status: http.StatusOK, Fields: b, Date: true, Own: true}
+}
+
+// appendStatus renders what a refusal is to a caller of gRPC, as fields.
+func appendStatus(b []byte, e *plugins.Error) []byte {
+	message := e.Detail
+	if message == "" {
+		message = plugins.Title(e.Code)
+	}
+	b = strconv.AppendInt(append(b, "Grpc-Status: "...), int64(grpcStatus(e)), 10)
+	b = append(b, "\r\nGrpc-Message: "...)
+	return append(appendPercent(b, e.Code+": "+message), '\r', '\n')
 }
 
 // appendPercent escapes a message as gRPC wants it: all but visible ASCII and

@@ -23,6 +23,9 @@ type outlet interface {
 	// slow reports whether the client was given up for taking the response too
 	// slowly.
 	slow() bool
+	// breakOff ends a response that has begun with the reason, and reports
+	// whether the client can read one there.
+	breakOff(e *plugins.Error) bool
 }
 
 // multiplexed writes one response over HTTP/2 or HTTP/3.
@@ -38,6 +41,7 @@ type multiplexed struct {
 	limit       int64 // of the content that comes in; 0: none
 
 	head     bool
+	call     bool // the answer is one of gRPC
 	finished bool
 	bodiless bool
 	left     int64
@@ -52,6 +56,16 @@ var _ outlet = (*multiplexed)(nil)
 func (m *multiplexed) begun() bool { return m.head }
 func (m *multiplexed) cut()        {}
 func (m *multiplexed) slow() bool  { return m.tooSlow }
+
+// breakOff implements outlet: the answer to a call ends with a status whenever
+// it ends, so that one which is not OK does not make a whole of a part.
+func (m *multiplexed) breakOff(e *plugins.Error) bool {
+	if !m.call || m.finished || e.Code == plugins.ClientGone {
+		return false
+	}
+	m.Trailer(appendStatus(nil, e))
+	return m.Finish() == nil
+}
 
 // WriteHead implements plugins.Stream. Names and values reach the client as
 // they are; reason phrases do not exist here.
@@ -69,6 +83,7 @@ func (m *multiplexed) WriteHead(h plugins.ResponseHead) error {
 	}
 	header := m.w.Header()
 	addLines(header, m.x.AppendHead(nil, &h))
+	m.call = m.x.GRPC && isGRPC(header)
 	// A name without values keeps net/http from inventing one.
 	if _, ok := header["Content-Type"]; !ok {
 		header["Content-Type"] = nil

@@ -12,7 +12,8 @@ import (
 )
 
 // refuse renders err as problem+json (RFC 9457). Where the response has begun
-// already there is nothing left to say: the connection is cut instead.
+// already there is nothing left to say, but to callers of gRPC: the connection
+// is cut instead.
 func (st *state) refuse(err error) {
 	x := &st.x
 	var e *plugins.Error
@@ -29,7 +30,9 @@ func (st *state) refuse(err error) {
 			slog.String("reason", e.Code), slog.String("request_id", string(x.RequestID)), slog.Any("error", e.Err))
 	}
 	if st.out.begun() {
-		st.out.cut()
+		if !st.out.breakOff(e) {
+			st.out.cut()
+		}
 		return
 	}
 	if e.Code == plugins.ClientGone || e.Code == plugins.ResponseTooSlow {

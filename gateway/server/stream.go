@@ -50,6 +50,9 @@ func (s *stream) begun() bool { return s.head }
 func (s *stream) cut()        { s.close = true }
 func (s *stream) slow() bool  { return s.c.slow.Load() }
 
+// breakOff implements outlet: HTTP/1.1 has no place for it.
+func (s *stream) breakOff(*plugins.Error) bool { return false }
+
 func (s *stream) reset(c *conn, x *plugins.Exchange) {
 	*s = stream{c: c, x: x, out: s.out[:0], trailer: s.trailer[:0]}
 }
@@ -70,7 +73,7 @@ func (s *stream) WriteHead(h plugins.ResponseHead) error {
 	if s.bodiless {
 		s.left = 0
 	}
-	s.close = s.close || h.Close || s.c.server.draining.Load()
+	s.close = s.close || h.Close || s.c.server.draining.Load() || s.c.stopped.Load()
 	b := appendStatusLine(s.out, h.Status, h.Reason)
 	b = s.x.AppendHead(b, &h)
 	if h.Date {
@@ -169,7 +172,6 @@ func (s *stream) Splice(src *net.TCPConn, n int64) (moved int64, ok bool, err er
 
 // StopReading implements plugins.Stream.
 func (s *stream) StopReading() {
-	s.close = true
 	s.c.stopReading()
 }
 
@@ -270,7 +272,7 @@ func (s *stream) Watch(w plugins.Watched) { s.c.watch.set(w) }
 func (s *stream) Gone() bool { return s.c.gone.Load() }
 
 // keep reports whether the connection can carry another request.
-func (s *stream) keep() bool { return s.finished && s.err == nil && !s.close }
+func (s *stream) keep() bool { return s.finished && s.err == nil && !s.close && !s.c.stopped.Load() }
 
 func appendStatusLine(b []byte, status int, reason []byte) []byte {
 	if status == http.StatusOK && (reason == nil || string(reason) == "OK") {
