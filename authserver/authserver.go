@@ -48,6 +48,7 @@ import (
 	"github.com/gatehouse/gatehouse/authserver/signin"
 	"github.com/gatehouse/gatehouse/authserver/store"
 	"github.com/gatehouse/gatehouse/authserver/tokens"
+	"github.com/gatehouse/gatehouse/authserver/unusual"
 	"github.com/gatehouse/gatehouse/authserver/upstream"
 	"github.com/gatehouse/gatehouse/authserver/userinfo"
 	"github.com/gatehouse/gatehouse/authserver/users"
@@ -84,6 +85,7 @@ type Server struct {
 	audit    *audit.Log
 	logouts  *backchannel.Notifier
 	register *register.Endpoint
+	unusual  *unusual.Watch
 	health   health
 	handler  http.Handler
 	admin    http.Handler
@@ -153,6 +155,9 @@ func (s *Server) mount(place metadata.Places, pages *web.Pages, sessions *sessio
 	revoker := revocation.New(c.Store, issuer, s.gate, c.Now)
 	guard := &web.Guard{Key: c.Keys.Derive("key:csrf", 0), Origin: web.OriginOf(c.Issuer)}
 	base := place.Base
+	s.unusual = unusual.New(unusual.Config{
+		Policy: c.Unusual, Counters: c.Store, Revoker: revoker, Audit: s.audit, Observer: c.Observer, Now: c.Now, TokenLife: c.AccessTokenTTL,
+	})
 
 	holder := &sender.Checker{Once: c.Store, Now: c.Now}
 	if c.DPoPNonce {
@@ -162,7 +167,7 @@ func (s *Server) mount(place metadata.Places, pages *web.Pages, sessions *sessio
 		Issuer: c.Issuer, Clients: s.clients, Users: s.users, Scopes: s.scopes, Tokens: issuer, Gate: s.gate,
 		Sender: holder, Limits: c.Limits,
 		Store: c.Store, Audit: s.audit, Observer: c.Observer, Available: s.health.err, Now: c.Now,
-		RefreshTTL: c.RefreshTTL, RefreshIdle: c.RefreshIdle, Grace: c.RefreshGrace,
+		RefreshTTL: c.RefreshTTL, RefreshIdle: c.RefreshIdle, Grace: c.RefreshGrace, Unusual: s.unusual,
 	})
 	revocations := revoke.New(revoke.Config{
 		Clients: s.clients, Tokens: issuer, Store: c.Store, Revoker: revoker, Audit: s.audit, Now: c.Now,
@@ -178,7 +183,7 @@ func (s *Server) mount(place metadata.Places, pages *web.Pages, sessions *sessio
 	})
 	steps := signin.New(signin.Config{
 		Path: base, Sessions: sessions, Users: s.users, Factors: second, Revoker: revoker,
-		Audit: s.audit, Observer: c.Observer,
+		Audit: s.audit, Observer: c.Observer, Unusual: s.unusual,
 	})
 	signIn := login.New(login.Config{
 		Path: base, Pages: pages, Guard: guard, Sessions: sessions, Users: s.users, Factors: second, SignIn: steps, Elsewhere: c.elsewhere(),
@@ -320,10 +325,13 @@ func (s *Server) Reload(ctx context.Context, d Declared) error {
 	problems = append(problems, err)
 	look, err := s.pages.Prepare(d.Theme, samples())
 	problems = append(problems, err, d.Registration.Check(list.Known))
+	countries, err := lookup(d.Countries)
+	problems = append(problems, err)
 	if err := errors.Join(problems...); err != nil {
 		return err
 	}
 	s.pages.Apply(look)
+	s.unusual.Use(countries)
 	s.scopes.Declare(list)
 	s.clients.Declare(known)
 	s.users.Declare(people)
@@ -331,6 +339,18 @@ func (s *Server) Reload(ctx context.Context, d Declared) error {
 	s.register.Declare(d.Registration)
 	s.metadata.Advertise(s.scopes.Advertised(), d.Registration != nil)
 	return nil
+}
+
+// lookup is that of a file of countries, nil where there is none.
+func lookup(path string) (unusual.Lookup, error) {
+	if path == "" {
+		return nil, nil
+	}
+	t, err := unusual.ReadTable(path)
+	if err != nil {
+		return nil, err
+	}
+	return t.Country, nil
 }
 
 // Nonces are the nonces of DPoP proofs; those that replicas derive from the same

@@ -16,6 +16,7 @@ import (
 	"github.com/gatehouse/gatehouse/authserver/login"
 	"github.com/gatehouse/gatehouse/authserver/register"
 	"github.com/gatehouse/gatehouse/authserver/store"
+	"github.com/gatehouse/gatehouse/authserver/unusual"
 	"github.com/gatehouse/gatehouse/authserver/upstream"
 	"github.com/gatehouse/gatehouse/authserver/users"
 )
@@ -68,6 +69,9 @@ type Config struct {
 	// interaction API; empty: ours are shown.
 	InteractionURL string
 
+	// Unusual says what follows unusual behaviour.
+	Unusual unusual.Policy
+
 	Declared Declared
 	Store    store.Store
 	Keys     Keys
@@ -96,6 +100,9 @@ type Declared struct {
 	Theme string
 	// Permissions are those that each role has.
 	Permissions map[string][]string
+	// Countries is a file that says in which country networks are; empty: nobody
+	// says it.
+	Countries string
 }
 
 // Client is a declared client. An empty Secret makes it a public one, unless
@@ -146,6 +153,8 @@ type Observer interface {
 	Login(result string)
 	// RefreshReuse counts a family revoked because a spent token came back.
 	RefreshReuse()
+	// Unusual counts unusual behaviour: refresh, new_country, failures.
+	Unusual(kind string)
 }
 
 // elsewhere are the ways to sign in that the login page offers besides.
@@ -162,6 +171,7 @@ func (nobody) TokenIssued(string, string) {}
 func (nobody) TokenError(string)          {}
 func (nobody) Login(string)               {}
 func (nobody) RefreshReuse()              {}
+func (nobody) Unusual(string)             {}
 
 // withDefaults returns the configuration complete, or everything that is
 // wrong with it.

@@ -94,6 +94,7 @@ func (c *counts) TokenIssued(grant, auth string) { c.add("issued " + grant + " "
 func (c *counts) TokenError(code string)         { c.add("error " + code) }
 func (c *counts) Login(result string)            { c.add("login " + result) }
 func (c *counts) RefreshReuse()                  { c.add("reuse") }
+func (c *counts) Unusual(kind string)            { c.add("unusual " + kind) }
 
 // env is an authorization server on a socket.
 type env struct {

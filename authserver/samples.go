@@ -1,6 +1,7 @@
 package authserver
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -19,13 +20,17 @@ func samples() []web.Page {
 	return slices.Concat(login.Samples(), account.Samples(), consent.Samples(), device.Samples(), logout.Samples())
 }
 
-// CheckTheme reports everything that is wrong with a theme's folder, with file
-// and line.
-func CheckTheme(folder string) error {
-	pages, err := web.NewPages("", slog.New(slog.DiscardHandler))
-	if err != nil {
-		return fmt.Errorf("built-in pages: %w", err)
+// CheckFiles reports everything that is wrong with a theme's folder and a file
+// of countries, each "" where there is none, with file and line.
+func CheckFiles(theme, countries string) error {
+	_, err := lookup(countries)
+	if theme == "" {
+		return err
 	}
-	_, err = pages.Prepare(folder, samples())
-	return err
+	pages, problem := web.NewPages("", slog.New(slog.DiscardHandler))
+	if problem != nil {
+		return fmt.Errorf("built-in pages: %w", problem)
+	}
+	_, problem = pages.Prepare(theme, samples())
+	return errors.Join(err, problem)
 }

@@ -136,7 +136,7 @@ func TestEveryBlockOfYAMLLoads(t *testing.T) {
 			path := filepath.Join(dir, "gatehouse.yaml")
 			for file, content := range map[string]string{
 				path: block, filepath.Join(dir, "secrets/kek"): kek, filepath.Join(dir, "secrets/kek.old"): kek,
-				filepath.Join(dir, "secrets/billing-batch"): secret, filepath.Join(dir, "theme/style.css"): "",
+				filepath.Join(dir, "secrets/billing-batch"): secret, filepath.Join(dir, "theme/style.css"): "", filepath.Join(dir, "countries.csv"): "192.0.2.0/24,DE\n",
 				filepath.Join(dir, "tls/api.crt"): "x", filepath.Join(dir, "tls/api.key"): "x",
 				filepath.Join(dir, "tls/shop.crt"): "x", filepath.Join(dir, "tls/shop.key"): "x", filepath.Join(dir, "tls/internal-ca.pem"): "x",
 				filepath.Join(dir, "tls/gateway.crt"): "x", filepath.Join(dir, "tls/gateway.key"): "x", filepath.Join(dir, "tls/clients.pem"): "x",

@@ -2,6 +2,8 @@ package routes
 
 import (
 	"net/url"
+	"os"
+	"path/filepath"
 
 	"golang.org/x/net/publicsuffix"
 )
@@ -42,4 +44,29 @@ func site(u *url.URL) string {
 		return u.Hostname()
 	}
 	return name
+}
+
+// unusual checks what follows unusual behaviour. Failures never revoke: anybody
+// can fail in another's name.
+func (c *checker) unusual(a *AuthServer) {
+	u := &a.Unusual
+	c.oneOf(&u.Refresh, "unusual: refresh", a.Pos, "off", "notify", "revoke")
+	c.oneOf(&u.NewCountry, "unusual: new_country", a.Pos, "off", "notify", "revoke")
+	c.oneOf(&u.Failures, "unusual: failures", a.Pos, "off", "notify")
+	switch {
+	case u.Countries != "":
+		pos := c.at(&u.Countries, a.Pos)
+		if !filepath.IsAbs(u.Countries) {
+			u.Countries = filepath.Join(filepath.Dir(pos.File), u.Countries)
+		}
+		c.sources(u.Countries)
+		if info, err := os.Stat(u.Countries); err != nil || info.IsDir() {
+			c.report(pos, "unusual: countries: the file %s is not there or cannot be read", u.Countries)
+		}
+		if u.NewCountry == "off" {
+			c.report(pos, "unusual: countries is for new_country, which is off")
+		}
+	case u.NewCountry == "notify" || u.NewCountry == "revoke":
+		c.report(c.at(&u.NewCountry, a.Pos), "unusual: new_country needs countries, a file that says in which country networks are")
+	}
 }

@@ -158,6 +158,7 @@ type AuthServer struct {
 	// Theme is a folder that changes how pages look, relative to the file.
 	Theme       string      `yaml:"theme"`
 	Interaction Interaction `yaml:"interaction"`
+	Unusual     Unusual     `yaml:"unusual"`
 	Audit       Audit       `yaml:"audit"`
 }
 

@@ -8,6 +8,15 @@ type Interaction struct {
 	URL  string `yaml:"url"`  // the operator's page; with headless
 }
 
+// Unusual is what follows behaviour that is allowed and looks like somebody
+// else's.
+type Unusual struct {
+	Refresh    string `yaml:"refresh"`     // off | notify (default) | revoke
+	NewCountry string `yaml:"new_country"` // off (default) | notify | revoke
+	Failures   string `yaml:"failures"`    // off | notify (default)
+	Countries  string `yaml:"countries"`   // file: which networks are in which country
+}
+
 // LDAP is a directory whose people may sign in.
 type LDAP struct {
 	Pos          Pos                 `yaml:"-"`

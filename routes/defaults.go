@@ -178,6 +178,9 @@ func (c *checker) authServerDefaults(a *AuthServer) {
 	orDefault(c, &a.Audience, a.Issuer)
 	orDefault(c, &a.Algorithm, "ES256")
 	orDefault(c, &a.Interaction.Mode, "pages")
+	orDefault(c, &a.Unusual.Refresh, "notify")
+	orDefault(c, &a.Unusual.NewCountry, "off")
+	orDefault(c, &a.Unusual.Failures, "notify")
 	orDefault(c, &a.AccessTokenTTL, 15*time.Minute)
 	if r := a.ClientRegistration; r != nil && len(r.Grants) == 0 {
 		r.Grants = []string{"authorization_code", "refresh_token"}

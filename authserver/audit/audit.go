@@ -56,6 +56,11 @@ const (
 	RecoveryUsed    = "recovery.used"
 	PasskeyAdded    = "passkey.added"
 	PasskeyRemoved  = "passkey.removed"
+	// The Unusual ones are about what was allowed and looks like somebody else;
+	// Failure says that something was ended, or refused, because of it.
+	UnusualRefresh  = "unusual.refresh"
+	UnusualCountry  = "unusual.new_country"
+	UnusualFailures = "unusual.failures"
 	// FactorsReset says that an operator removed all that a user signs in with
 	// besides the password.
 	FactorsReset = "factors.reset"

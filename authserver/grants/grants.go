@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -23,6 +24,7 @@ import (
 	"github.com/gatehouse/gatehouse/authserver/sender"
 	"github.com/gatehouse/gatehouse/authserver/store"
 	"github.com/gatehouse/gatehouse/authserver/tokens"
+	"github.com/gatehouse/gatehouse/authserver/unusual"
 	"github.com/gatehouse/gatehouse/authserver/users"
 	"github.com/gatehouse/gatehouse/authserver/web"
 )
@@ -62,6 +64,7 @@ type Config struct {
 	// token is issued then, also where none of its verbs would be needed.
 	Available func() error
 	Now       func() time.Time
+	Unusual   *unusual.Watch
 	// RefreshTTL and RefreshIdle end a family; within Grace the last spent
 	// refresh token may come again.
 	RefreshTTL, RefreshIdle, Grace time.Duration
@@ -82,6 +85,7 @@ type request struct {
 	method string // of client authentication
 	form   web.Form
 	ip     string
+	from   netip.Addr // ip, the zero one where there is none
 	// key and certificate are the thumbprints of what the sender has proven to
 	// hold and what its tokens will be bound to; "" for none.
 	key, certificate string
@@ -127,7 +131,7 @@ func (e *Endpoint) Serve(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	// 2. The client.
-	q := &request{form: form, ip: web.ClientAddress(r)}
+	q := &request{form: form, ip: web.ClientAddress(r), from: web.ClientIP(r)}
 	if err := e.Limits.address(r); err != nil {
 		return err
 	}
@@ -213,6 +217,10 @@ func (e *Endpoint) refused(ctx context.Context, q *request, client string, err e
 	actor := audit.Unknown
 	if q.client != nil {
 		actor = audit.Client(client)
+	}
+	switch reason {
+	case oauth.InvalidClient, oauth.InvalidGrant, oauth.InvalidDPoPProof: // guesses look like these
+		e.Unusual.ClientFailed(ctx, client, q.from)
 	}
 	e.Audit.Queue(ctx, store.AuditEvent{
 		Action: audit.TokenRefused, Outcome: audit.Failure, Actor: actor, Client: client, IP: q.ip, Reason: reason,

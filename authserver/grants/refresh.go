@@ -9,6 +9,7 @@ import (
 	"github.com/gatehouse/gatehouse/authserver/oauth"
 	"github.com/gatehouse/gatehouse/authserver/store"
 	"github.com/gatehouse/gatehouse/authserver/tokens"
+	"github.com/gatehouse/gatehouse/authserver/unusual"
 )
 
 var errRefresh = oauth.Refuse(oauth.InvalidGrant, "the refresh token is not valid, has expired, was revoked, or is another client's")
@@ -46,13 +47,18 @@ func (e *Endpoint) refresh(ctx context.Context, q *request) (*answer, error) {
 		Action: audit.RefreshReuse, Outcome: audit.Failure, Actor: audit.Client(q.client.ID), Client: q.client.ID,
 		Subject: f.Subject, Grant: f.Grant, Session: f.Session, IP: q.ip,
 	})
-	f, _, err = e.Store.RotateRefresh(ctx, store.Rotation{
+	f, replayed, err := e.Store.RotateRefresh(ctx, store.Rotation{
 		Grant: presented.Grant, ClientID: q.client.ID, Presented: presented.Hash(), Next: next,
 		Generation: presented.Generation, Now: now, IdleUntil: now.Add(e.RefreshIdle), Grace: e.Grace,
 		TokenLife: e.Tokens.TTL(), OnReuse: []store.AuditEvent{reuse},
 	})
 	if err != nil {
-		return nil, e.notRotated(ctx, reuse, err)
+		return nil, e.notRotated(ctx, q, f, reuse, err)
+	}
+	if err := e.Unusual.Refreshed(ctx, f, q.from, replayed); errors.Is(err, unusual.ErrEnded) {
+		return nil, errRefresh
+	} else if err != nil {
+		return nil, oauth.Unavailable(fmt.Errorf("end an unusual grant: %w", err))
 	}
 	if refusal != nil {
 		return nil, refusal
@@ -98,11 +104,14 @@ func (e *Endpoint) permitted(ctx context.Context, q *request, f store.Family) (g
 
 // notRotated turns the store's answer into the client's. Reuse means that a
 // token is in two hands.
-func (e *Endpoint) notRotated(ctx context.Context, reuse store.AuditEvent, err error) error {
+func (e *Endpoint) notRotated(ctx context.Context, q *request, f store.Family, reuse store.AuditEvent, err error) error {
 	switch {
 	case errors.Is(err, store.ErrReuse):
 		e.Observer.RefreshReuse()
 		e.Audit.Line(ctx, reuse)
+		if err := e.Unusual.Reused(ctx, f, q.from); err != nil && !errors.Is(err, unusual.ErrEnded) {
+			return oauth.Unavailable(fmt.Errorf("end the session of a reused token: %w", err))
+		}
 		return errRefresh
 	case errors.Is(err, store.ErrMismatch), errors.Is(err, store.ErrExpired),
 		errors.Is(err, store.ErrUsed), errors.Is(err, store.ErrNotFound):

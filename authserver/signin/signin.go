@@ -23,6 +23,7 @@ import (
 	"github.com/gatehouse/gatehouse/authserver/oauth"
 	"github.com/gatehouse/gatehouse/authserver/session"
 	"github.com/gatehouse/gatehouse/authserver/store"
+	"github.com/gatehouse/gatehouse/authserver/unusual"
 	"github.com/gatehouse/gatehouse/authserver/users"
 	"github.com/gatehouse/gatehouse/authserver/web"
 )
@@ -48,6 +49,7 @@ type Config struct {
 	Revoker  Revoker
 	Audit    *audit.Log
 	Observer Observer
+	Unusual  *unusual.Watch
 }
 
 // SignIn is safe for concurrent use.
@@ -186,6 +188,7 @@ func (s *SignIn) refused(r *http.Request, subject string, err error) error {
 		return oauth.Unavailable(fmt.Errorf("check a sign-in: %w", err))
 	}
 	s.Observer.Login(result)
+	s.Unusual.UserFailed(r.Context(), subject, web.ClientIP(r))
 	// The name that was typed is not recorded: people type passwords there.
 	if err := s.Audit.Write(r.Context(), event(r, action, audit.Failure, subject, "", result)); err != nil {
 		return oauth.Unavailable(err)
@@ -199,6 +202,14 @@ func (s *SignIn) refused(r *http.Request, subject string, err error) error {
 func (s *SignIn) Finish(w http.ResponseWriter, r *http.Request, i session.Interaction, handle string, u store.User, acr string) (target string, err error) {
 	if err := s.Sessions.Spend(r.Context(), i); err != nil {
 		return "", err
+	}
+	err = s.Unusual.SignedIn(r.Context(), u.Subject, web.ClientIP(r), oauth.ACRMeets(acr, []string{oauth.ACROTP}))
+	if errors.Is(err, unusual.ErrEnded) {
+		return "", &oauth.Error{Status: http.StatusForbidden, Code: oauth.AccessDenied,
+			Description: "This account was never used from this country. Sign in with a second step or a passkey, or ask who runs this service."}
+	}
+	if err != nil {
+		return "", oauth.Unavailable(err)
 	}
 	began, err := s.begin(w, r, u, acr)
 	if err != nil {

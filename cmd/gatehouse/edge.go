@@ -156,15 +156,16 @@ func checkFile(file *routes.File) error {
 		}),
 		Logger: slog.New(slog.DiscardHandler), Now: time.Now,
 	})
-	return errors.Join(checkCertificates(file), checkClients(file), gw.Check(file), runTests(file), checkTheme(file))
+	return errors.Join(checkCertificates(file), checkClients(file), gw.Check(file), runTests(file), checkPeople(file))
 }
 
-// checkTheme tries the pages of the file's theme.
-func checkTheme(file *routes.File) error {
-	if file.AuthServer == nil || file.AuthServer.Theme == "" {
+// checkPeople tries the pages of the file's theme, and reads which countries
+// networks are in.
+func checkPeople(file *routes.File) error {
+	if file.AuthServer == nil {
 		return nil
 	}
-	if err := authserver.CheckTheme(file.AuthServer.Theme); err != nil {
+	if err := authserver.CheckFiles(file.AuthServer.Theme, file.AuthServer.Unusual.Countries); err != nil {
 		return fmt.Errorf("%s: %w", file.AuthServer.Pos, err)
 	}
 	return nil

@@ -64,7 +64,8 @@ var mayImport = []struct {
 	{"authserver/sender", []string{"authserver/dpop", "authserver/jose", "authserver/oauth", "authserver/tokens", "authserver/web"}},
 	{"authserver/revocation", []string{"authserver/oauth", "authserver/store", "authserver/tokens"}},
 	{"authserver/factors", []string{"authserver/store"}},
-	{"authserver/signin", []string{"authserver/oauth", "authserver/store", "authserver/audit", "authserver/factors", "authserver/session", "authserver/users", "authserver/web"}},
+	{"authserver/unusual", []string{"authserver/audit", "authserver/oauth", "authserver/store"}},
+	{"authserver/signin", []string{"authserver/unusual", "authserver/oauth", "authserver/store", "authserver/audit", "authserver/factors", "authserver/session", "authserver/users", "authserver/web"}},
 	{"authserver/headless", []string{"authserver/oauth", "authserver/web"}},
 	{"authserver/backchannel", domains}, // no endpoint, but above the domains as they are
 	// Endpoints. None imports another.
@@ -88,7 +89,7 @@ var mayImport = []struct {
 }
 
 var domains = []string{
-	"authserver/factors", "authserver/signin",
+	"authserver/factors", "authserver/signin", "authserver/unusual",
 	"authserver/oauth", "authserver/store", "authserver/audit", "authserver/clients", "authserver/dpop", "authserver/fetch",
 	"authserver/jose", "authserver/revocation",
 	"authserver/scopes", "authserver/sender", "authserver/session", "authserver/tokens", "authserver/users", "authserver/web",

@@ -25,6 +25,7 @@ import (
 	"github.com/gatehouse/gatehouse/authserver/revfeed"
 	"github.com/gatehouse/gatehouse/authserver/store"
 	"github.com/gatehouse/gatehouse/authserver/store/sqlstore"
+	"github.com/gatehouse/gatehouse/authserver/unusual"
 	"github.com/gatehouse/gatehouse/authserver/users"
 	"github.com/gatehouse/gatehouse/gateway/admin"
 	"github.com/gatehouse/gatehouse/plugins/auth"
@@ -107,7 +108,10 @@ func openIssuer(ctx context.Context, file *routes.File, dev bool, limits *limits
 		Directory:      directory,
 		Upstream:       upstreams(a),
 		InteractionURL: a.Interaction.URL,
-		RequirePAR:     a.RequirePAR, DPoPNonce: a.RequireDPoPNonce, MutualTLS: mutualTLS(file), Limits: tokenLimits,
+		Unusual: unusual.Policy{
+			Refresh: unusual.Action(a.Unusual.Refresh), NewCountry: unusual.Action(a.Unusual.NewCountry), Failures: unusual.Action(a.Unusual.Failures),
+		},
+		RequirePAR: a.RequirePAR, DPoPNonce: a.RequireDPoPNonce, MutualTLS: mutualTLS(file), Limits: tokenLimits,
 		Fetch:  fetch.New(fetch.Config{Networks: fetchNetworks(file, dev)}),
 		Issuer: a.Issuer, Insecure: insecure(file), Audience: a.Audience, AccessTokenTTL: a.AccessTokenTTL, CodeTTL: a.CodeTTL, SessionTTL: a.SessionTTL,
 		RefreshTTL: a.RefreshToken.TTL, RefreshIdle: a.RefreshToken.Idle, RefreshGrace: grace,
@@ -136,7 +140,7 @@ func insecure(file *routes.File) bool {
 // declared is the part of file that the authorization server follows.
 func declared(file *routes.File) authserver.Declared {
 	a := file.AuthServer
-	d := authserver.Declared{Permissions: a.Permissions, Scopes: a.Scopes, Theme: a.Theme}
+	d := authserver.Declared{Permissions: a.Permissions, Scopes: a.Scopes, Theme: a.Theme, Countries: a.Unusual.Countries}
 	for _, c := range a.Clients {
 		d.Clients = append(d.Clients, declaredClient(c))
 	}
@@ -249,20 +253,25 @@ func (i *issuer) wake() {
 type tokenMetrics struct {
 	issued, errors, logins *prometheus.CounterVec
 	reuse                  prometheus.Counter
+	unusual                *prometheus.CounterVec
 }
 
 func newTokenMetrics(r *prometheus.Registry) *tokenMetrics {
 	m := &tokenMetrics{
-		issued: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "authserver_tokens_issued_total", Help: "Access tokens issued, by grant and client authentication."}, []string{"grant", "client_auth"}),
-		errors: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "authserver_token_errors_total", Help: "Refusals of the token endpoint, by error."}, []string{"error"}),
-		logins: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "authserver_logins_total", Help: "Sign-ins, by result."}, []string{"result"}),
-		reuse:  prometheus.NewCounter(prometheus.CounterOpts{Name: "authserver_refresh_reuse_total", Help: "Refresh token families revoked because a spent token came back."}),
+		issued:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "authserver_tokens_issued_total", Help: "Access tokens issued, by grant and client authentication."}, []string{"grant", "client_auth"}),
+		errors:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "authserver_token_errors_total", Help: "Refusals of the token endpoint, by error."}, []string{"error"}),
+		logins:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "authserver_logins_total", Help: "Sign-ins, by result."}, []string{"result"}),
+		reuse:   prometheus.NewCounter(prometheus.CounterOpts{Name: "authserver_refresh_reuse_total", Help: "Refresh token families revoked because a spent token came back."}),
+		unusual: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "authserver_unusual_total", Help: "Unusual behaviour that was noticed, by kind."}, []string{"kind"}),
 	}
-	r.MustRegister(m.issued, m.errors, m.logins, m.reuse)
+	r.MustRegister(m.issued, m.errors, m.logins, m.reuse, m.unusual)
 	// A series that is there from the start lets the first event be seen as a
 	// rate.
 	for _, result := range []string{"success", "failure", "throttled", "busy"} {
 		m.logins.WithLabelValues(result)
+	}
+	for _, kind := range []string{"refresh", "new_country", "failures"} {
+		m.unusual.WithLabelValues(kind)
 	}
 	return m
 }
@@ -273,3 +282,4 @@ func (m *tokenMetrics) TokenIssued(grant, clientAuth string) {
 func (m *tokenMetrics) TokenError(code string) { m.errors.WithLabelValues(code).Inc() }
 func (m *tokenMetrics) Login(result string)    { m.logins.WithLabelValues(result).Inc() }
 func (m *tokenMetrics) RefreshReuse()          { m.reuse.Inc() }
+func (m *tokenMetrics) Unusual(kind string)    { m.unusual.WithLabelValues(kind).Inc() }

@@ -85,7 +85,7 @@ func issuerOf(f *routes.File) (a routes.AuthServer) {
 	if f.AuthServer != nil {
 		a = *f.AuthServer
 		a.Pos, a.Scopes, a.Clients, a.Users, a.Theme = routes.Pos{}, nil, nil, nil, ""
-		a.Permissions, a.ClientRegistration = nil, nil
+		a.Permissions, a.ClientRegistration, a.Unusual.Countries = nil, nil, ""
 		a.Upstream = slices.Clone(a.Upstream)
 		for i := range a.Upstream {
 			a.Upstream[i].Pos = routes.Pos{}
