@@ -25,6 +25,7 @@ func TestTwoGateways(t *testing.T) {
 		{"a revoked token ends at the other gateway within a second", revokedTokensEndEverywhere},
 		{"the reuse of a refresh token kills its family", reuseKillsTheFamily},
 		{"every level of revocation reaches the other gateway", everyLevelReachesTheOther},
+		{"signing out and a new password end tokens at the other gateway", signingOutReachesTheOther},
 		{"an instance that comes or goes shows within a second", registrationShowsInASecond},
 		{"a backend that drains loses no request", drainingLosesNothing},
 		{"a killed backend loses no read and repeats no write", killedBackendIsNotSeen},

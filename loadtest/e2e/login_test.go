@@ -75,6 +75,15 @@ var (
 	hiddenInput = regexp.MustCompile(`<input type="hidden" name="([^"]*)" value="([^"]*)">`)
 )
 
+// fields are the hidden ones of a page's forms.
+func (p page) fields() url.Values {
+	fields := url.Values{}
+	for _, m := range hiddenInput.FindAllStringSubmatch(p.body, -1) {
+		fields.Set(m[1], html.UnescapeString(m[2]))
+	}
+	return fields
+}
+
 // visit opens a URL, signs in and consents where it is asked to, and returns
 // the first page that wants neither, or the redirect to a URL that begins with
 // stop.
@@ -93,10 +102,7 @@ func (b *browser) visit(t testing.TB, link, stop string) page {
 		case p.to != nil:
 			p = b.do(t, http.MethodGet, p.to, nil)
 		case form != nil && strings.Contains(form[1], "/oauth/login"), form != nil && strings.Contains(form[1], "/oauth/consent"):
-			fields := url.Values{}
-			for _, m := range hiddenInput.FindAllStringSubmatch(p.body, -1) {
-				fields.Set(m[1], html.UnescapeString(m[2]))
-			}
+			fields := p.fields()
 			if strings.Contains(form[1], "/oauth/login") {
 				fields.Set("username", b.user)
 				fields.Set("password", b.password)
@@ -119,13 +125,20 @@ func (b *browser) visit(t testing.TB, link, stop string) page {
 // login signs alice in at the client web through the pages of a gateway.
 func (c *cluster) login(t testing.TB, g *gateway, scope string) tokens {
 	t.Helper()
+	_, answered := c.loginAs(t, g, "alice", scope)
+	return answered
+}
+
+// loginAs signs a user in on a new browser, which stays signed in.
+func (c *cluster) loginAs(t testing.TB, g *gateway, user, scope string) (*browser, tokens) {
+	t.Helper()
 	verifier := rand.Text() + rand.Text()
 	sum := sha256.Sum256([]byte(verifier))
 	ask := url.Values{
 		"client_id": {"web"}, "redirect_uri": {callback}, "response_type": {"code"}, "scope": {scope}, "state": {"s"},
 		"code_challenge": {base64.RawURLEncoding.EncodeToString(sum[:])}, "code_challenge_method": {"S256"},
 	}
-	b := newBrowser(t, "alice", password)
+	b := newBrowser(t, user, password)
 	b.origin = c.issuer
 	p := b.visit(t, g.url+"/oauth/authorize?"+ask.Encode(), callback)
 	if p.to == nil || p.to.Query().Get("code") == "" {
@@ -137,5 +150,5 @@ func (c *cluster) login(t testing.TB, g *gateway, scope string) tokens {
 	if status != http.StatusOK || answered.Access == "" || answered.Refresh == "" {
 		t.Fatalf("no tokens: %d %s", status, answered.Error)
 	}
-	return answered
+	return b, answered
 }
