@@ -22,9 +22,9 @@ test-authserver: servers
 	GATEHOUSE_TEST_REQUIRE=all $(GO) test -race -timeout 20m ./authserver/... ./loadtest/authbench
 
 # The proxy alone: its packages and plugins, request matrix, framing, attacks,
-# content, limits, and the proxies of others behind it.
+# content, limits, slow clients, and the proxies of others behind it.
 test-edge: servers
-	GATEHOUSE_TEST_REQUIRE=all $(GO) test -race -timeout 20m ./gateway/... ./plugins/... ./routes ./loadtest/desync ./loadtest/edge ./loadtest/differential
+	GATEHOUSE_TEST_REQUIRE=all $(GO) test -race -timeout 20m ./gateway/... ./plugins/... ./routes ./loadtest/desync ./loadtest/edge ./loadtest/differential ./loadtest/slow
 
 # Each fuzz target of the edge for ten minutes; FUZZTIME=1h for longer.
 fuzz:
