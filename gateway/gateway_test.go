@@ -25,6 +25,7 @@ import (
 )
 
 var limits = routes.Server{
+	MaxURLBytes:    8 << 10,
 	MaxConnections: 1000, MaxTunnels: 2, MaxHeaderBytes: 16 << 10, MaxHeaders: 100, HeaderTimeout: 2 * time.Second,
 	IdleTimeout: 5 * time.Second, BodyIdleTimeout: 2 * time.Second, WriteIdleTimeout: 2 * time.Second,
 }

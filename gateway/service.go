@@ -82,14 +82,19 @@ func identity(s *routes.Service) string {
 		consul = *s.Consul
 		consul.Pos = routes.Pos{}
 	}
-	return fmt.Sprintf("%+v %q %s %s %s %d", consul, s.Targets, s.Protocol, s.Balance, s.Timeouts.Connect, s.MaxConnections)
+	return fmt.Sprintf("%+v %q %s %s %s %d %d %s", consul, s.Targets, s.Protocol, s.Balance, s.Timeouts.Connect, s.MaxConnections,
+		s.MaxPending, s.Timeouts.Pending)
 }
 
 func (g *Gateway) start(s *routes.Service, id string, encryption *tls.Config) (*service, error) {
 	cfg := upstream.Config{
 		Name: s.Name, Connect: s.Timeouts.Connect, MaxConnsPerInstance: s.MaxConnections, Balance: balances[s.Balance],
+		MaxPending: s.MaxPending, PendingWait: s.Timeouts.Pending,
 		TLS:   encryption,
 		HTTP2: s.Protocol == "h2c" || s.Protocol == "grpc",
+	}
+	if s.MaxPending == 0 {
+		cfg.MaxPending = -1 // none
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	v := &service{name: s.Name, identity: id, pool: upstream.NewService(cfg, g.cfg.Now), stop: stop, known: make(chan struct{})}

@@ -36,6 +36,7 @@ const (
 	MethodNotAllowed  = "method_not_allowed"
 	BadRequest        = "bad_request"
 	HeaderTooLarge    = "header_too_large"
+	URLTooLong        = "url_too_long"
 	BodyTooLarge      = "body_too_large"
 	ExpectationFailed = "expectation_failed"
 	VersionNotAllowed = "version_not_supported"
@@ -120,6 +121,7 @@ var titles = map[string]string{
 	MethodNotAllowed:   "The method is not allowed here",
 	BadRequest:         "The request is malformed or ambiguous",
 	HeaderTooLarge:     "The request header is too large",
+	URLTooLong:         "The URL is too long",
 	BodyTooLarge:       "The request body is too large",
 	ExpectationFailed:  "The expectation cannot be met",
 	VersionNotAllowed:  "The HTTP version is not supported",

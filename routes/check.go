@@ -329,6 +329,8 @@ func (c *checker) server() {
 	atLeast(c, &s.MaxConnections, "max_connections", 1)
 	atLeast(c, &s.MaxTunnels, "max_tunnels", 1)
 	within(c, &s.MaxHeaderBytes, "max_header_bytes", 1<<10, 1<<20)
+	within(c, &s.MaxURLBytes, "max_url_bytes", 64, 1<<20)
+	atLeast(c, &s.MaxConnectionsPerAddress, "max_connections_per_address", 0)
 	within(c, &s.MaxHeaders, "max_headers", 10, 10000)
 	within(c, &s.MaxStreams, "max_streams", 1, 10000)
 	atLeast(c, &s.HeaderTimeout, "header_timeout", time.Millisecond)

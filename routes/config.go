@@ -101,15 +101,19 @@ type Consul struct {
 
 // Server bounds what clients may use of the gateway.
 type Server struct {
-	MaxConnections   int           `yaml:"max_connections"`    // default 65536
-	MaxTunnels       int           `yaml:"max_tunnels"`        // default 16384
-	MaxHeaderBytes   Size          `yaml:"max_header_bytes"`   // default 16KiB
-	MaxHeaders       int           `yaml:"max_headers"`        // default 100
-	MaxBodyBytes     Size          `yaml:"max_body_bytes"`     // default 0: unlimited, streamed
-	HeaderTimeout    time.Duration `yaml:"header_timeout"`     // default 10s, from the first byte
-	IdleTimeout      time.Duration `yaml:"idle_timeout"`       // default 60s
-	BodyIdleTimeout  time.Duration `yaml:"body_idle_timeout"`  // default 30s, between two bytes
-	WriteIdleTimeout time.Duration `yaml:"write_idle_timeout"` // default 30s, between two bytes
+	MaxConnections int  `yaml:"max_connections"`  // default 65536
+	MaxTunnels     int  `yaml:"max_tunnels"`      // default 16384
+	MaxHeaderBytes Size `yaml:"max_header_bytes"` // default 16KiB
+	MaxURLBytes    Size `yaml:"max_url_bytes"`    // default 8KiB
+	// MaxConnectionsPerAddress bounds the connections of one address that is not
+	// among the trusted proxies; default 0: as many as there may be in all.
+	MaxConnectionsPerAddress int           `yaml:"max_connections_per_address"`
+	MaxHeaders               int           `yaml:"max_headers"`        // default 100
+	MaxBodyBytes             Size          `yaml:"max_body_bytes"`     // default 0: unlimited, streamed
+	HeaderTimeout            time.Duration `yaml:"header_timeout"`     // default 10s, from the first byte
+	IdleTimeout              time.Duration `yaml:"idle_timeout"`       // default 60s
+	BodyIdleTimeout          time.Duration `yaml:"body_idle_timeout"`  // default 30s, between two bytes
+	WriteIdleTimeout         time.Duration `yaml:"write_idle_timeout"` // default 30s, between two bytes
 	// MinRequestRate and MinResponseRate are how many bytes of content a second
 	// clients must send and take while they are waited for; default 240, 0: any.
 	// RateGrace is how long they may be slower at first; default 5s.
@@ -258,6 +262,9 @@ type Service struct {
 	TLS      *ServiceTLS `yaml:"tls"` // of protocol: https or grpc
 	// MaxConnections bounds the connections to one instance; default 1024.
 	MaxConnections int `yaml:"max_connections"`
+	// MaxPending bounds how many requests wait because all connections are in
+	// use; default 256, 0: none waits.
+	MaxPending int `yaml:"max_pending"`
 	// MinResponseRate is how many bytes a second of an announced length an
 	// instance must send; default 240, 0: any. RateGrace: see Server.
 	MinResponseRate Size          `yaml:"min_response_rate"`
@@ -282,6 +289,7 @@ type Timeouts struct {
 	Connect time.Duration `yaml:"connect"` // default 1s
 	Request time.Duration `yaml:"request"` // default 30s: until the response head, each attempt within it
 	Idle    time.Duration `yaml:"idle"`    // default 60s: between two bytes of content
+	Pending time.Duration `yaml:"pending"` // default 10ms: until a connection is free
 }
 
 // Retries of replay-safe requests.

@@ -10,7 +10,7 @@ import (
 // Keys that defaults: may give to every service and route. Those that could
 // open a route (public, mode) have no defaults.
 var (
-	serviceDefaults = []string{"protocol", "balance", "timeouts", "retries", "breaker", "identity", "max_connections", "min_response_rate", "rate_grace"}
+	serviceDefaults = []string{"protocol", "balance", "timeouts", "retries", "breaker", "identity", "max_connections", "max_pending", "min_response_rate", "rate_grace"}
 	routeDefaults   = []string{"hosts", "auth", "rate_limit", "streams"}
 )
 
@@ -113,6 +113,7 @@ func (c *checker) fillDefaults() {
 	orDefault(c, &s.MaxConnections, 65536)
 	orDefault(c, &s.MaxTunnels, 16384)
 	orDefault(c, &s.MaxHeaderBytes, 16<<10)
+	orDefault(c, &s.MaxURLBytes, 8<<10)
 	orDefault(c, &s.MaxHeaders, 100)
 	orDefault(c, &s.MaxStreams, 100)
 	orDefault(c, &s.HeaderTimeout, 10*time.Second)
@@ -226,7 +227,9 @@ func (c *checker) serviceDefaults(s *Service) {
 	orDefault(c, &s.Timeouts.Connect, time.Second)
 	orDefault(c, &s.Timeouts.Request, 30*time.Second)
 	orDefault(c, &s.Timeouts.Idle, time.Minute)
+	orDefault(c, &s.Timeouts.Pending, 10*time.Millisecond)
 	orDefault(c, &s.MaxConnections, 1024)
+	orDefault(c, &s.MaxPending, 256)
 	orDefault(c, &s.MinResponseRate, minRate)
 	orDefault(c, &s.RateGrace, rateGrace)
 	if s.Retries == nil {

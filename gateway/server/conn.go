@@ -267,6 +267,7 @@ func (c *conn) Close() error {
 		return nil
 	}
 	c.server.connections.remove(c)
+	c.server.addresses.leave(c.peer)
 	if c.linger && c.tcp != nil && !c.gone.Load() {
 		c.linger = false
 		if c.closeWrite() == nil {
@@ -304,13 +305,25 @@ func (l *listener) Accept() (net.Conn, error) {
 		}
 		w := l.server.newConn(c, l.transport)
 		w.http2, w.covers = l.http2, l.covers
-		if !l.server.connections.add(w, l.server.limits.MaxConnections) {
-			l.server.refused.Add(1)
+		if !l.server.admitConn(w) {
 			_ = c.Close()
 			continue
 		}
 		return w, nil
 	}
+}
+
+// admitConn adds c to the open connections, as long as there are not too many.
+func (s *Server) admitConn(c *conn) bool {
+	if !s.admitAddress(c.peer) {
+		return false
+	}
+	if !s.connections.add(c, s.limits.MaxConnections) {
+		s.addresses.leave(c.peer)
+		s.refused.Add(1)
+		return false
+	}
+	return true
 }
 
 // connections is the set of open ones.

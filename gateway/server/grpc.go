@@ -39,7 +39,7 @@ func grpcStatus(e *plugins.Error) int {
 		return 7 // PERMISSION_DENIED
 	case http.StatusNotFound, http.StatusMethodNotAllowed:
 		return 12 // UNIMPLEMENTED
-	case http.StatusTooManyRequests, http.StatusRequestEntityTooLarge, http.StatusRequestHeaderFieldsTooLarge:
+	case http.StatusTooManyRequests, http.StatusRequestEntityTooLarge, http.StatusRequestURITooLong, http.StatusRequestHeaderFieldsTooLarge:
 		return 8 // RESOURCE_EXHAUSTED
 	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusMisdirectedRequest:
 		return 14 // UNAVAILABLE

@@ -10,6 +10,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -61,6 +62,7 @@ func newMultiplexer(s *Server) *multiplexer {
 			MaxEncoderHeaderTableSize:     headerTable,
 			MaxReceiveBufferPerConnection: connectionWindow,
 			MaxReceiveBufferPerStream:     streamWindow,
+			CountError:                    s.countStream,
 			SendPingTimeout:               pingAfter,
 			PingTimeout:                   pingWait,
 		},
@@ -68,6 +70,14 @@ func newMultiplexer(s *Server) *multiplexer {
 	// TLS is behind framed, which the frame layer sees as a plain connection.
 	m.http.Protocols.SetUnencryptedHTTP2(true)
 	return m
+}
+
+// countStream counts a stream that the frame layer refused because there were
+// too many, and nothing else that it tells.
+func (s *Server) countStream(failure string) {
+	if strings.Contains(failure, "over_max_streams") {
+		s.streamsRefused.Add(1)
+	}
 }
 
 // serveHTTP2 is the life of a connection that speaks HTTP/2.

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync/atomic"
 	"time"
 
@@ -40,10 +41,7 @@ func (s *Server) ServeHTTP3(conn net.PacketConn, cfg *tls.Config, covers func(na
 		Logger:         slog.New(slog.DiscardHandler),
 		ConnContext: func(ctx context.Context, c *quic.Conn) context.Context {
 			state := c.ConnectionState().TLS
-			o := &origin{tls: true, cert: clientCertificate(state), name: state.ServerName, covers: covers, version: 3}
-			if a, ok := c.RemoteAddr().(*net.UDPAddr); ok {
-				o.peer = a.AddrPort().Addr().Unmap()
-			}
+			o := &origin{peer: quicPeer(c), tls: true, cert: clientCertificate(state), name: state.ServerName, covers: covers, version: 3}
 			return withOrigin(ctx, o)
 		},
 	}
@@ -151,13 +149,29 @@ func (b *bounded) Accept(ctx context.Context) (*quic.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		if s.quicConns.Add(1)+s.connections.count() > int64(s.limits.MaxConnections) {
+		peer := quicPeer(c)
+		leave := func() {
 			s.quicConns.Add(-1)
+			s.addresses.leave(peer)
+		}
+		if !s.admitAddress(peer) {
+			_ = c.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeExcessiveLoad), "")
+			continue
+		}
+		if s.quicConns.Add(1)+s.connections.count() > int64(s.limits.MaxConnections) {
+			leave()
 			s.refused.Add(1)
 			_ = c.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeExcessiveLoad), "")
 			continue
 		}
-		context.AfterFunc(c.Context(), func() { s.quicConns.Add(-1) })
+		context.AfterFunc(c.Context(), leave)
 		return c, nil
 	}
+}
+
+func quicPeer(c *quic.Conn) (peer netip.Addr) {
+	if a, ok := c.RemoteAddr().(*net.UDPAddr); ok {
+		peer = a.AddrPort().Addr().Unmap()
+	}
+	return peer
 }

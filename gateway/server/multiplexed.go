@@ -87,6 +87,9 @@ func (st *state) beginMultiplexed(m *multiplexed, from *origin) error {
 		return malformed(errMethodToken)
 	}
 	x.Method, x.GRPC = method, isGRPC(r.Header)
+	if len(r.RequestURI) > int(st.server.limits.MaxURLBytes) {
+		return urlTooLong
+	}
 	head, err := renderHead(r)
 	if err != nil {
 		return malformed(err)

@@ -158,6 +158,9 @@ func (st *state) begin(raw []byte) error {
 func (st *state) admit(target, head []byte) error {
 	x := &st.x
 	x.ClientIP = x.Peer
+	if len(target) > int(st.server.limits.MaxURLBytes) {
+		return urlTooLong
+	}
 	var err error
 	if x.Fields, err = wire.ScanRequest(head, &st.req, x.Fields[:0], st.server.limits.MaxHeaders); err != nil {
 		if errors.Is(err, wire.ErrTooMany) {
@@ -177,6 +180,8 @@ func (st *state) admit(target, head []byte) error {
 	st.forwarding()
 	return nil
 }
+
+var urlTooLong = &plugins.Error{Status: http.StatusRequestURITooLong, Code: plugins.URLTooLong}
 
 func malformed(cause error) error {
 	return &plugins.Error{Status: http.StatusBadRequest, Code: plugins.BadRequest, Err: cause}
@@ -281,6 +286,8 @@ func (s *Server) unreadable(c *conn, err error) {
 	}
 	e := &plugins.Error{Status: http.StatusBadRequest, Code: plugins.BadRequest, Err: err}
 	switch {
+	case errors.Is(err, errHeadTooLarge) && bytes.IndexByte((*c.buf)[c.r:c.w], '\n') < 0:
+		e = urlTooLong // not even the request line is complete
 	case errors.Is(err, errHeadTooLarge):
 		e.Status, e.Code = http.StatusRequestHeaderFieldsTooLarge, plugins.HeaderTooLarge
 	case errors.Is(err, os.ErrDeadlineExceeded):

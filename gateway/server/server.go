@@ -61,12 +61,16 @@ type Server struct {
 	buffers     sync.Pool // of *[]byte, each as long as a head may be
 	date        dateLine
 	connections connections
+	addresses   addresses
 	tunnels     atomic.Int64
 	refused     atomic.Uint64
-	malformed   atomic.Uint64
+	// refusedOfAddress counts connections over the limit of their address.
+	refusedOfAddress atomic.Uint64
+	malformed        atomic.Uint64
 	// tunnelsRefused counts upgrades over the limit.
 	tunnelsRefused atomic.Uint64
 	streams        atomic.Int64 // exchanges over HTTP/2 and HTTP/3
+	streamsRefused atomic.Uint64
 	floods         atomic.Uint64
 	quicConns      atomic.Int64
 	quicMu         sync.Mutex // guards quics
@@ -185,13 +189,15 @@ func (s *Server) Shutdown(ctx context.Context) error {
 // Status is what the metrics tell about connections.
 type Status struct {
 	Connections int64
-	// Refused counts connections over the limit, Malformed requests that
-	// the gate turned away before they had a route.
-	Refused, Malformed uint64
-	// Streams counts the exchanges under way over HTTP/2 and HTTP/3, Floods
-	// the connections that ended because of too many frames.
-	Streams int64
-	Floods  uint64
+	// Refused and RefusedOfAddress count connections over the limit of all and
+	// over that of one address, Malformed requests that the gate turned away
+	// before they had a route.
+	Refused, RefusedOfAddress, Malformed uint64
+	// Streams counts the exchanges under way over HTTP/2 and HTTP/3,
+	// StreamsRefused those over the limit of their connection, Floods the
+	// connections that ended because of too many frames.
+	Streams                int64
+	StreamsRefused, Floods uint64
 	// Tunnels are connections that left HTTP, TunnelsRefused counts those over
 	// the limit.
 	Tunnels        int64
@@ -201,8 +207,9 @@ type Status struct {
 // Status reads the counters.
 func (s *Server) Status() Status {
 	return Status{
-		Connections: s.connections.count() + s.quicConns.Load(), Refused: s.refused.Load(), Malformed: s.malformed.Load(),
-		Streams: s.streams.Load(), Floods: s.floods.Load(),
+		Connections: s.connections.count() + s.quicConns.Load(), Refused: s.refused.Load(),
+		RefusedOfAddress: s.refusedOfAddress.Load(), Malformed: s.malformed.Load(),
+		Streams: s.streams.Load(), StreamsRefused: s.streamsRefused.Load(), Floods: s.floods.Load(),
 		Tunnels: s.tunnels.Load(), TunnelsRefused: s.tunnelsRefused.Load(),
 	}
 }

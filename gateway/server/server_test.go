@@ -20,7 +20,7 @@ import (
 )
 
 var testLimits = routes.Server{
-	MaxConnections: 100, MaxHeaderBytes: 16 << 10, MaxHeaders: 20, HeaderTimeout: 2 * time.Second,
+	MaxConnections: 100, MaxHeaderBytes: 16 << 10, MaxURLBytes: 8 << 10, MaxHeaders: 20, HeaderTimeout: 2 * time.Second,
 	IdleTimeout: 5 * time.Second, BodyIdleTimeout: 2 * time.Second, WriteIdleTimeout: 2 * time.Second,
 }
 

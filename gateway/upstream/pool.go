@@ -166,19 +166,20 @@ func (p *pool) serve() {
 
 // wait blocks until a connection (nil: the right to make one) is free.
 func (p *pool) wait(deadline time.Time) (*Conn, error) {
-	cfg := &p.inst.svc.cfg
-	q, w := &p.queue, &waiter{make(chan *Conn, 1)}
-	q.mu.Lock()
-	if len(q.waiters) >= cfg.MaxPending || cfg.PendingWait < 0 {
-		q.mu.Unlock()
+	svc := p.inst.svc
+	cfg := &svc.cfg
+	defer svc.pending.Add(-1)
+	if svc.pending.Add(1) > int64(cfg.MaxPending) || cfg.PendingWait < 0 {
 		return nil, &Error{Kind: ErrBusy, Phase: PhaseQueue}
 	}
+	q, w := &p.queue, &waiter{make(chan *Conn, 1)}
+	q.mu.Lock()
 	q.waiters = append(q.waiters, w)
 	q.length.Store(int32(len(q.waiters)))
 	q.mu.Unlock()
 	p.serve()
 
-	left := deadline.Sub(p.inst.svc.now())
+	left := deadline.Sub(svc.now())
 	timer := time.NewTimer(min(cfg.PendingWait, left))
 	defer timer.Stop()
 	select {

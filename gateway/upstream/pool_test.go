@@ -73,7 +73,7 @@ func TestConnectionsAreLimited(t *testing.T) {
 
 func TestWaitingIsBounded(t *testing.T) {
 	s := startScript(t, echo)
-	for _, cfg := range []Config{{PendingWait: time.Millisecond}, {MaxPending: -1}, {PendingWait: -1}} {
+	for _, cfg := range []Config{{}, {PendingWait: time.Millisecond}, {MaxPending: -1}, {PendingWait: -1}} {
 		cfg.MaxConnsPerInstance = 1
 		svc := newTestService(t, cfg, s.addr)
 		c := lend(t, svc)

@@ -65,8 +65,9 @@ type Config struct {
 	MaxAge time.Duration
 	// MaxConnsPerInstance limits connections, hence requests in flight (512).
 	MaxConnsPerInstance int
-	// MaxPending limits how many callers of Conn wait for a connection of one
-	// instance (256), and PendingWait for how long (100 ms). Negative: none.
+	// MaxPending limits how many callers of Conn wait for a connection, of all
+	// instances together (256), and PendingWait for how long (10 ms). Negative:
+	// none.
 	MaxPending  int
 	PendingWait time.Duration
 	// MaxHead limits a response's head in bytes (64 KiB, which is the most).
@@ -80,7 +81,7 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.MaxAge, 30*time.Minute)
 	setDefault(&c.MaxConnsPerInstance, 512)
 	setDefault(&c.MaxPending, 256)
-	setDefault(&c.PendingWait, 100*time.Millisecond)
+	setDefault(&c.PendingWait, 10*time.Millisecond)
 	setDefault(&c.MaxHead, largeBuffer)
 	c.MaxHead = min(c.MaxHead, largeBuffer)
 	if c.TLS != nil {
@@ -114,6 +115,8 @@ type Service struct {
 	wake  chan struct{}
 
 	view atomic.Pointer[view]
+	// pending counts the callers of Instance.Conn that wait.
+	pending atomic.Int64
 	// coarse is the time of the last tick, in nanoseconds since start.
 	coarse atomic.Int64
 	_      [64]byte
@@ -228,7 +231,9 @@ func (s *Service) tick(now time.Time) time.Duration {
 type Status struct {
 	Name string
 	// Panic tells that so few instances are usable that all are used.
-	Panic     bool
+	Panic bool
+	// Pending counts requests that wait for a connection.
+	Pending   int
 	Instances []InstanceStatus
 }
 
@@ -257,7 +262,7 @@ func (s *Service) Status() Status {
 	now := s.now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	st := Status{Name: s.cfg.Name, Panic: s.view.Load().panic}
+	st := Status{Name: s.cfg.Name, Panic: s.view.Load().panic, Pending: int(s.pending.Load())}
 	for _, inst := range s.instances {
 		i := InstanceStatus{
 			Number: inst.number, ID: inst.id, Addr: inst.addr, Weight: inst.weight,

@@ -71,7 +71,7 @@ func open() error {
 		// connection only.
 		fmt.Fprintf(&services, "  %s-retry: {targets: [\"http://%s\"], retries: {attempts: 2}}\n", name, o.Addr)
 		fmt.Fprintf(&services, "  %s-brisk: {targets: [\"http://%s\"], timeouts: {request: 400ms, idle: 400ms}}\n", name, o.Addr)
-		fmt.Fprintf(&services, "  %s-single: {targets: [\"http://%s\"], max_connections: 1}\n", name, o.Addr)
+		fmt.Fprintf(&services, "  %s-single: {targets: [\"http://%s\"], max_connections: 1, timeouts: {request: 20s, idle: 20s, pending: 500ms}}\n", name, o.Addr)
 		route(name, host, "/**", name, "public: true")
 		route(name+"-admin", host, "/admin/**", name, "auth: {scopes: [admin]}")
 		route(name+"-strip", host, "/strip/**", name, "public: true, rewrite: {strip_prefix: /strip}")
