@@ -89,6 +89,7 @@ func newEdge(file *routes.File, i *issuer, limits *limits, logger *slog.Logger, 
 	registerLimiter(registry, limits.limiter)
 	registerBreakers(registry, breakers)
 	registerRetries(registry, retries)
+	registerPlugins(registry, e.plugins)
 	registerVerifier(registry, e.verifier)
 	registerProofs(registry, check.Proofs)
 	return e, nil

@@ -8,8 +8,12 @@ import (
 	"github.com/gatehouse/gatehouse/discovery"
 	"github.com/gatehouse/gatehouse/discovery/consul"
 	"github.com/gatehouse/gatehouse/gateway/server"
+	"github.com/gatehouse/gatehouse/plugins"
 	"github.com/gatehouse/gatehouse/plugins/auth"
 	"github.com/gatehouse/gatehouse/plugins/breaker"
+	"github.com/gatehouse/gatehouse/plugins/cache"
+	"github.com/gatehouse/gatehouse/plugins/compress"
+	"github.com/gatehouse/gatehouse/plugins/mirror"
 	"github.com/gatehouse/gatehouse/plugins/ratelimit"
 	"github.com/gatehouse/gatehouse/plugins/retry"
 )
@@ -154,6 +158,61 @@ func registerRetries(r *prometheus.Registry, p *retry.Plugin) {
 		repeated, exhausted := p.Stats()
 		add(attempts, counter, float64(repeated), "repeated")
 		add(attempts, counter, float64(exhausted), "budget_spent")
+	}})
+}
+
+// registerPlugins shows what plugins count that have nothing else to be made
+// from.
+func registerPlugins(r *prometheus.Registry, list []plugins.Plugin) {
+	for _, p := range list {
+		switch p := p.(type) {
+		case *cache.Plugin:
+			registerCache(r, p)
+		case *compress.Plugin:
+			registerCompress(r, p)
+		case *mirror.Plugin:
+			registerMirror(r, p)
+		}
+	}
+}
+
+func registerCache(r *prometheus.Registry, p *cache.Plugin) {
+	var (
+		requests = desc("gateway_cache_requests_total", "GET and HEAD requests of routes with a cache, by result.", "result")
+		entries  = desc("gateway_cache_entries", "Responses that are stored.")
+		size     = desc("gateway_cache_bytes", "Bytes that stored responses take.")
+	)
+	r.MustRegister(scrape{descs: []*prometheus.Desc{requests, entries, size}, fill: func(add adder) {
+		s := p.Stats()
+		for result, n := range s.Results {
+			add(requests, counter, float64(n), result)
+		}
+		add(entries, gauge, float64(s.Entries))
+		add(size, gauge, float64(s.Bytes))
+	}})
+}
+
+func registerCompress(r *prometheus.Registry, p *compress.Plugin) {
+	var (
+		responses = desc("gateway_compress_responses_total", "Responses that were encoded, by coding.", "encoding")
+		size      = desc("gateway_compress_bytes_total", "Content of encoded responses, before (in) and afterwards (out).", "encoding", "direction")
+	)
+	r.MustRegister(scrape{descs: []*prometheus.Desc{responses, size}, fill: func(add adder) {
+		for encoding, t := range p.Stats() {
+			add(responses, counter, float64(t.Responses), encoding)
+			add(size, counter, float64(t.In), encoding, "in")
+			add(size, counter, float64(t.Out), encoding, "out")
+		}
+	}})
+}
+
+func registerMirror(r *prometheus.Registry, p *mirror.Plugin) {
+	copies := desc("gateway_mirror_requests_total", "Copies of requests, by result.", "result")
+	r.MustRegister(scrape{descs: []*prometheus.Desc{copies}, fill: func(add adder) {
+		sent, failed, dropped := p.Stats()
+		add(copies, counter, float64(sent), "sent")
+		add(copies, counter, float64(failed), "failed")
+		add(copies, counter, float64(dropped), "dropped")
 	}})
 }
 

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"net/http"
 	"sync"
+	"sync/atomic"
 
 	"github.com/gatehouse/gatehouse/plugins"
 	"github.com/gatehouse/gatehouse/routes"
@@ -34,6 +35,47 @@ type Settings struct {
 type Plugin struct {
 	mu     sync.Mutex
 	stores map[storeKey]*store
+
+	results [numResults]atomic.Uint64
+}
+
+// result is what became of a request that may be answered from a store.
+type result int
+
+const (
+	hit         result = iota
+	revalidated        // the service confirmed what was stored
+	stale              // the service sent another response than the stored one
+	miss
+	bypass // the request wants nothing stored
+	numResults
+)
+
+var resultNames = [numResults]string{"hit", "revalidated", "stale", "miss", "bypass"}
+
+// Stats are what the metrics tell about all stores.
+type Stats struct {
+	// Results counts GET and HEAD requests of routes with a cache by what became
+	// of them: hit, revalidated, stale, miss, bypass.
+	Results map[string]uint64
+	// Entries are stored, and take Bytes.
+	Entries int
+	Bytes   int64
+}
+
+// Stats reads the counters.
+func (p *Plugin) Stats() Stats {
+	s := Stats{Results: make(map[string]uint64, numResults)}
+	for r, name := range resultNames {
+		s.Results[name] = p.results[r].Load()
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, store := range p.stores {
+		entries, bytes := store.size()
+		s.Entries, s.Bytes = s.Entries+entries, s.Bytes+bytes
+	}
+	return s
 }
 
 // storeKey tells stores apart: other settings, route or service, other store.
@@ -127,6 +169,7 @@ func (u *rule) serve(x *plugins.Exchange, next plugins.Handler) error {
 	}
 	q := ask(x)
 	if q.bypass {
+		u.plugin.results[bypass].Add(1)
 		return next(x)
 	}
 	e := u.store.find(q.uri, x)
@@ -134,6 +177,7 @@ func (u *rule) serve(x *plugins.Exchange, next plugins.Handler) error {
 	case e != nil && e.private && q.credentials:
 		e = nil
 	case e != nil && !q.noCache && e.fresh(x.Time, q.maxAge):
+		u.plugin.results[hit].Add(1)
 		return e.answer(x, q, "hit")
 	}
 	return u.fetch(x, q, e, next)

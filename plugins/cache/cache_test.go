@@ -3,6 +3,7 @@ package cache
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"sync"
 	"testing"
@@ -224,6 +225,11 @@ func TestStaleResponsesAreConfirmed(t *testing.T) {
 		t.Errorf("changed: %q", c.Fields)
 	}
 	r.get("new", "/orders/1")
+	r.send(nil, "GET", "/orders/1", "Cache-Control: no-store")
+	counts := map[string]uint64{"miss": 1, "revalidated": 1, "hit": 6, "stale": 1, "bypass": 1}
+	if s := r.plugin.Stats(); !maps.Equal(s.Results, counts) || s.Entries != 1 || s.Bytes == 0 {
+		t.Errorf("counted: %+v", s)
+	}
 }
 
 func TestAConfirmationMayEndTheStoring(t *testing.T) {

@@ -64,6 +64,13 @@ func newStore(most int64) *store {
 	return &store{most: most, byURI: map[string][]*list.Element{}, order: list.New()}
 }
 
+// size is how much is stored.
+func (s *store) size() (entries int, bytes int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.order.Len(), s.bytes
+}
+
 // find returns the response that was selected by the same fields; nil if there
 // is none.
 func (s *store) find(uri string, x *plugins.Exchange) *entry {

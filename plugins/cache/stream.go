@@ -13,25 +13,33 @@ import (
 )
 
 // fetch asks the service, to confirm what is stored where there is something.
-func (u *rule) fetch(x *plugins.Exchange, q question, stale *entry, next plugins.Handler) error {
+func (u *rule) fetch(x *plugins.Exchange, q question, old *entry, next plugins.Handler) error {
 	s := &stream{Stream: x.Client, rule: u, x: x, q: q}
-	if stale != nil && (stale.etag != "" || stale.changed != "") && string(x.Method) == http.MethodGet {
-		s.stale = stale
+	if old != nil && (old.etag != "" || old.changed != "") && string(x.Method) == http.MethodGet {
+		s.stale = old
 		for i := range x.Fields {
 			if f := &x.Fields[i]; is(f.Name, "if-none-match") {
 				f.Drop = true // answered from what the service confirms
 			}
 		}
-		if stale.etag != "" {
-			x.AddRequestField("If-None-Match", []byte(stale.etag))
+		if old.etag != "" {
+			x.AddRequestField("If-None-Match", []byte(old.etag))
 		} else {
-			x.AddRequestField("If-Modified-Since", []byte(stale.changed))
+			x.AddRequestField("If-Modified-Since", []byte(old.changed))
 		}
 	}
 	x.Client = s
 	err := next(x)
 	x.Client = s.Stream
 	u.store.gathering.Add(-s.reserved)
+	switch {
+	case s.confirmed != nil:
+		u.plugin.results[revalidated].Add(1)
+	case s.stale != nil:
+		u.plugin.results[stale].Add(1)
+	default:
+		u.plugin.results[miss].Add(1)
+	}
 	if err == nil && s.confirmed != nil {
 		if s.forget {
 			u.store.forget(q.uri)

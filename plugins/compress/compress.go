@@ -49,6 +49,24 @@ const mostEncoders = 512
 type Plugin struct {
 	coders [numCodings]coder
 	active atomic.Int64
+	totals [numCodings]totals
+}
+
+// totals count the responses in one coding.
+type totals struct{ responses, in, out atomic.Int64 }
+
+// Total is how many responses were encoded, and their content before and
+// afterwards.
+type Total struct{ Responses, In, Out int64 }
+
+// Stats tells the totals of each coding, by its name in HTTP.
+func (p *Plugin) Stats() map[string]Total {
+	all := make(map[string]Total, numCodings)
+	for c := range p.totals {
+		t := &p.totals[c]
+		all[names[c]] = Total{Responses: t.responses.Load(), In: t.in.Load(), Out: t.out.Load()}
+	}
+	return all
 }
 
 // New returns a Plugin.

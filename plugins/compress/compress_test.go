@@ -129,8 +129,10 @@ const json = "Content-Type: application/json; charset=utf-8\r\n"
 var text = strings.Repeat(`{"id": 1, "name": "order"}`, 1000)
 
 func TestResponsesAreEncoded(t *testing.T) {
-	s := step(t, New(), "{}")
+	p := New()
+	s := step(t, p, "{}")
 	for _, coding := range names {
+		out := 0
 		for range 3 { // with new and with used encoders
 			c := answer(t, s, "GET", coding, plugins.ResponseHead{
 				Status: 200, Length: int64(len(text)),
@@ -143,6 +145,10 @@ func TestResponsesAreEncoded(t *testing.T) {
 			if got := decode(t, coding, c.Content.String()); got != text || c.Content.Len() > len(text)/4 {
 				t.Errorf("%s: %d bytes of %d, decoded %d", coding, c.Content.Len(), len(text), len(got))
 			}
+			out += c.Content.Len()
+		}
+		if got, want := p.Stats()[coding], (Total{Responses: 3, In: int64(3 * len(text)), Out: int64(out)}); got != want {
+			t.Errorf("%s: counted %+v, want %+v", coding, got, want)
 		}
 	}
 }

@@ -31,6 +31,10 @@ func (u *rule) serve(x *plugins.Exchange, next plugins.Handler) error {
 	x.Client = inner
 	if s.encoder != nil {
 		u.plugin.give(s.coding, s.encoder)
+		t := &u.plugin.totals[s.coding]
+		t.responses.Add(1)
+		t.in.Add(s.in)
+		t.out.Add(s.out)
 	}
 	*s = stream{fields: s.fields}
 	u.streams.Put(s)
@@ -46,6 +50,7 @@ type stream struct {
 	head     bool // the request is HEAD
 	encoder  encoder
 	fields   []byte
+	in, out  int64 // content before and after the encoder
 	err      error
 }
 
@@ -146,6 +151,7 @@ type sink struct{ s *stream }
 
 func (w sink) Write(p []byte) (int, error) {
 	n, err := w.s.Stream.Write(p)
+	w.s.out += int64(n)
 	if err != nil {
 		w.s.err = err
 	}
@@ -158,6 +164,7 @@ func (s *stream) Write(p []byte) (int, error) {
 		return s.Stream.Write(p)
 	}
 	n, err := s.encoder.Write(p)
+	s.in += int64(n)
 	return n, s.cause(err)
 }
 

@@ -32,6 +32,14 @@ const mostContent = 16 << 10
 type Plugin struct {
 	now     func() time.Time
 	running sync.WaitGroup
+
+	sent, failed, dropped atomic.Uint64
+}
+
+// Stats counts copies: sent and answered, failed, and those that were not made
+// because too many were under way or the content was not small.
+func (p *Plugin) Stats() (sent, failed, dropped uint64) {
+	return p.sent.Load(), p.failed.Load(), p.dropped.Load()
 }
 
 // New returns a Plugin; now nil is time.Now. Close it when no request is under
@@ -88,11 +96,16 @@ type rule struct {
 
 // mirror starts a copy of x, or does nothing.
 func (u *rule) mirror(x *plugins.Exchange) {
-	if u.share < 1 && rand.Float64() >= u.share || x.WebSocket || !small(x) {
+	if u.share < 1 && rand.Float64() >= u.share || x.WebSocket {
+		return
+	}
+	if !small(x) {
+		u.plugin.dropped.Add(1)
 		return
 	}
 	if u.inFlight.Add(1) > u.most {
 		u.inFlight.Add(-1)
+		u.plugin.dropped.Add(1)
 		return
 	}
 	copied := u.duplicate(x)
@@ -103,8 +116,14 @@ func (u *rule) mirror(x *plugins.Exchange) {
 // process.
 func (u *rule) send(x *plugins.Exchange) {
 	defer u.inFlight.Add(-1)
-	defer func() { _ = recover() }()
-	_ = u.other(x)
+	result := &u.plugin.failed
+	defer func() {
+		_ = recover()
+		result.Add(1)
+	}()
+	if u.other(x) == nil {
+		result = &u.plugin.sent
+	}
 }
 
 // small reads small content whole, as the forwarder would, and reports whether

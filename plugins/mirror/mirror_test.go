@@ -54,6 +54,9 @@ func TestACopyIsWhatTheServiceGets(t *testing.T) {
 	}
 	c := <-copies
 	p.Close()
+	if sent, failed, dropped := p.Stats(); sent != 1 || failed != 0 || dropped != 0 {
+		t.Errorf("counted: %d sent, %d failed, %d dropped", sent, failed, dropped)
+	}
 	if string(c.Method) != "POST" || string(c.Path) != "/orders" || string(c.Target()) != "/api" || string(c.Query) != "a=b" || string(c.Content) != "content" {
 		t.Errorf("%s %s %s %s %q", c.Method, c.Path, c.Target(), c.Query, c.Content)
 	}
@@ -102,6 +105,9 @@ func TestRequestsThatAreNotSmallAreNotCopied(t *testing.T) {
 	if n := copies.Load(); n != 0 {
 		t.Errorf("%d copies", n)
 	}
+	if sent, failed, dropped := p.Stats(); sent != 0 || failed != 0 || dropped != 3 {
+		t.Errorf("counted: %d sent, %d failed, %d dropped", sent, failed, dropped)
+	}
 }
 
 func TestAShareIsCopiedAndADefectStaysThere(t *testing.T) {
@@ -119,5 +125,8 @@ func TestAShareIsCopiedAndADefectStaysThere(t *testing.T) {
 	p.Close()
 	if n := copies.Load(); n < 800 || n > 1200 {
 		t.Errorf("%d of 4000 copies, want about 1000", n)
+	}
+	if sent, failed, dropped := p.Stats(); sent != 0 || failed != uint64(copies.Load()) || dropped != 0 {
+		t.Errorf("counted: %d sent, %d failed, %d dropped", sent, failed, dropped)
 	}
 }
