@@ -117,6 +117,26 @@ func TestOAuth42_LogoutIsToldToEveryApplicationOfTheSession(t *testing.T) {
 	})
 }
 
+// A refreshed ID token of an offline grant names no session: the user that it
+// names is who asks.
+func TestOAuth42_OfflineHintEndsTheSessionOfItsUserOnly(t *testing.T) {
+	e := start(t)
+	b, bob := e.browser(), e.browser()
+	got := e.redeem(b.mustCode(request("scope", "openid offline_access"))).want(t, 200, "")
+	offline := e.refresh(got.str("refresh_token")).want(t, 200, "").str("id_token")
+	if sid := claims(t, offline, 1)["sid"]; sid != nil {
+		t.Fatalf("sid %v", sid)
+	}
+	bob.signIn("bob", password)
+	out := "/oauth/logout?" + url.Values{"id_token_hint": {offline}}.Encode()
+	bob.get(out).shows(t, 200, `<form method="post" action="/oauth/logout"`)
+	r := b.get(out)
+	if r.status != 200 || strings.Contains(r.body, "<form") {
+		t.Errorf("the user was asked: %d %s", r.status, r.body)
+	}
+	b.sent(b.get(authorizeURL(request("prompt", "none"))), "login_required")
+}
+
 func TestOAuth42_LogoutIsToldWhateverEndsTheSession(t *testing.T) {
 	p := startParties(t)
 	e := start(t, p.told)

@@ -72,6 +72,13 @@ type request struct {
 	state    string
 }
 
+// belongs reports whether the hint is of the session, or at least of its user:
+// a refreshed ID token of an offline grant is of no session (RP-Initiated
+// Logout, 2).
+func (q request) belongs(s store.Session) bool {
+	return q.hint.Subject == s.Subject && (q.hint.Session == s.ID || q.hint.Session == "")
+}
+
 // Serve ends the session at once when the application proves with an ID token
 // that it is part of it, or when our own form asks; else it asks the person.
 func (e *Endpoint) Serve(w http.ResponseWriter, r *http.Request) error {
@@ -101,7 +108,7 @@ func (e *Endpoint) Serve(w http.ResponseWriter, r *http.Request) error {
 		if err := e.Guard.Check(r, form, e.Sessions.Cookie(r)); err != nil {
 			return err
 		}
-	case q.hint.Session != s.ID || q.hint.Subject != s.Subject:
+	case !q.belongs(s):
 		return e.ask(w, r, q)
 	}
 	if err := e.end(r, s, q); err != nil {
