@@ -91,7 +91,7 @@ authserver:
 services: {orders: {targets: ["%[10]s"]}}
 routes:
   - {path: /orders/**, service: orders, auth: {scopes: ["read:orders"]}, cors: {origins: ["http://127.0.0.1:%[8]d"], headers: [Authorization]}}
-  - {path: /proven, service: orders, auth: {scopes: ["read:orders"], dpop: required}}
+  - {path: /proven, service: orders, auth: {scopes: ["read:orders"], dpop: required}, cors: {origins: ["http://127.0.0.1:%[8]d"], headers: [Authorization, DPoP], expose: [DPoP-Nonce, WWW-Authenticate]}}
   - {path: /certified, service: orders, auth: {scopes: ["read:orders"], mtls: required}}
 `
 
