@@ -98,12 +98,15 @@ authserver:
   issuer: https://localhost:%d
   key_encryption_key: AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=
   scopes: {"read:a": Read}
-  clients: [{id: batch, secret: 0123456789012345678901234567890123456789, grants: [client_credentials], scopes: ["read:a"]}]
+  clients:
+    - {id: batch, secret: 0123456789012345678901234567890123456789, grants: [client_credentials], scopes: ["read:a"]}
+    - {id: certified, token_endpoint_auth_method: tls_client_auth, tls_client_auth_subject_dn: CN=certified, tls_client_certificate_bound_access_tokens: true, grants: [client_credentials], scopes: ["read:a"]}
 services:
   told: {targets: ["%s"], identity: {client_cert: true}}
   untold: {targets: ["%s"]}
 routes:
   - {path: /bound, service: told, auth: {scopes: ["read:a"], mtls: required}}
+  - {path: /unasked, service: told, auth: {scopes: ["read:a"]}}
   - {path: /open, service: told, public: true}
   - {path: /untold, service: untold, public: true}
 tests:
