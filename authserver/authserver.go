@@ -153,6 +153,13 @@ func (s *Server) mount(place metadata.Places, pages *web.Pages, sessions *sessio
 		Keys: c.Keys, Issuer: c.Issuer, TTL: c.AccessTokenTTL, Now: c.Now, Store: c.Store,
 	})
 	revoker := revocation.New(c.Store, issuer, s.gate, c.Now)
+	s.users.LookAfter(users.Recheck{Every: c.DirectoryRecheck, Closed: c.DirectoryClosed, Gone: func(ctx context.Context, subject string) error {
+		event := store.AuditEvent{Action: audit.UserGone, Outcome: audit.Success, Actor: audit.System, Subject: subject, Reason: c.Directory.Provider()}
+		return s.audit.With(ctx, event, func(event store.AuditEvent) error {
+			_, err := revoker.Revoke(ctx, oauth.LevelSubject, subject, event)
+			return err
+		})
+	}})
 	guard := &web.Guard{Key: c.Keys.Derive("key:csrf", 0), Origin: web.OriginOf(c.Issuer)}
 	base := place.Base
 	s.unusual = unusual.New(unusual.Config{

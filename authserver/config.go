@@ -64,6 +64,11 @@ type Config struct {
 	Upstream []upstream.Provider
 	// Directory knows passwords of people elsewhere; nil: there is none.
 	Directory users.Directory
+	// DirectoryRecheck is how long it is believed about people that they are
+	// still there; zero: until they sign in again. DirectoryClosed lets none of
+	// them go on while it does not answer.
+	DirectoryRecheck time.Duration
+	DirectoryClosed  bool
 
 	// InteractionURL is the operator's page that stands in for ours and uses the
 	// interaction API; empty: ours are shown.

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/gatehouse/gatehouse/authserver"
 	"github.com/gatehouse/gatehouse/authserver/users"
@@ -18,6 +19,18 @@ type directory struct {
 	away  atomic.Bool
 	asked atomic.Int64
 	roles atomic.Pointer[[]string]
+	gone  atomic.Bool
+	holds atomic.Int64 // questions
+}
+
+func (d *directory) Provider() string { return "ldap" }
+
+func (d *directory) Holds(_ context.Context, id string) (bool, error) {
+	d.holds.Add(1)
+	if d.away.Load() {
+		return false, errors.New("the directory does not answer")
+	}
+	return id == "uuid-of-dana" && !d.gone.Load(), nil
 }
 
 func (d *directory) Authenticate(_ context.Context, name, pw string) (users.Person, error) {
@@ -104,4 +117,78 @@ func TestPeopleOfADirectoryAreUsersHere(t *testing.T) {
 		}
 		e.refresh(first.str("refresh_token")).want(t, 400, "invalid_grant")
 	})
+}
+
+func TestOAuth39_WhoIsGoneFromTheDirectoryLosesEverything(t *testing.T) {
+	onEachDatabase(t, func(t *testing.T, start func(...func(*authserver.Config)) *env) {
+		d := &directory{}
+		e := start(func(c *authserver.Config) { c.Directory, c.DirectoryRecheck = d, 5*time.Minute })
+		b := e.browser()
+		r := e.redeem(b.code(b.run(request(), "dana", "allow"))).want(t, 200, "")
+		refresh := func() reply { return e.refresh(r.str("refresh_token")) }
+		next := func() {
+			t.Helper()
+			r = refresh().want(t, 200, "")
+		}
+		next()
+		d.gone.Store(true)
+		next() // believed for five minutes
+		if d.holds.Load() != 1 {
+			t.Errorf("the directory was asked %d times", d.holds.Load())
+		}
+		e.clock.advance(5 * time.Minute)
+		if !e.active(r.str("access_token")) {
+			t.Fatal("gone too soon")
+		}
+		refresh().want(t, 400, "invalid_grant")
+		b.signedOut(t)
+		if e.active(r.str("access_token")) {
+			t.Error("a token of who is gone lives")
+		}
+		if ev := e.events("user.gone", 1); len(ev) != 1 || ev[0].Reason != "ldap" || !strings.HasPrefix(ev[0].Subject, "usr_") {
+			t.Errorf("audit %+v", ev)
+		}
+
+		// A login that goes on is looked after like a grant.
+		d.gone.Store(false)
+		e.clock.advance(time.Second)
+		other := e.browser()
+		other.run(request("prompt", "consent"), "dana", "allow")
+		d.gone.Store(true)
+		e.clock.advance(6 * time.Minute)
+		if r := other.get(authorizeURL(request())); !strings.HasPrefix(r.header.Get("Location"), "/oauth/login") {
+			t.Errorf("a login of who is gone: %s", r.header.Get("Location"))
+		}
+		// People of our own are not asked about.
+		before := d.holds.Load()
+		e.refresh(e.grant().str("refresh_token")).want(t, 200, "")
+		if d.holds.Load() != before {
+			t.Error("the directory was asked about a user of our own")
+		}
+	})
+}
+
+func TestDirectoryThatIsAwayLetsPeopleGoOnOrNot(t *testing.T) {
+	for _, closed := range []bool{false, true} {
+		d := &directory{}
+		e := start(t, func(c *authserver.Config) {
+			c.Directory, c.DirectoryRecheck, c.DirectoryClosed = d, 5*time.Minute, closed
+		})
+		b := e.browser()
+		r := e.redeem(b.code(b.run(request(), "dana", "allow"))).want(t, 200, "")
+		d.away.Store(true)
+		e.clock.advance(10 * time.Minute)
+		if closed {
+			e.refresh(r.str("refresh_token")).want(t, 503, "temporarily_unavailable")
+			d.away.Store(false)
+		}
+		r = e.refresh(r.str("refresh_token")).want(t, 200, "")
+		if ev := len(e.events("token.refreshed", 1)); ev != 1 {
+			t.Errorf("closed %v: %d refreshes", closed, ev)
+		}
+		d.away.Store(false)
+		d.gone.Store(true)
+		e.clock.advance(10 * time.Minute)
+		e.refresh(r.str("refresh_token")).want(t, 400, "invalid_grant")
+	}
 }

@@ -31,6 +31,8 @@ func (c *checker) ldap(l *LDAP) {
 	}
 	within(c, &l.Timeout, "ldap: timeout", 100*time.Millisecond, 30*time.Second)
 	within(c, &l.Connections, "ldap: connections", 1, 256)
+	within(c, l.Recheck, "ldap: recheck", 0, 24*time.Hour)
+	c.oneOf(&l.OnFailure, "ldap: on_failure", l.Pos, "open", "closed")
 }
 
 func (c *checker) ldapURL(address *string, l *LDAP) {

@@ -32,6 +32,8 @@ type LDAP struct {
 	Roles        map[string][]string `yaml:"roles"`       // group to roles
 	Timeout      time.Duration       `yaml:"timeout"`     // default 3s
 	Connections  int                 `yaml:"connections"` // default 8
+	Recheck      *time.Duration      `yaml:"recheck"`     // default 5m; 0: people are not looked after
+	OnFailure    string              `yaml:"on_failure"`  // open (default) | closed
 }
 
 // Upstream is another OpenID Connect provider with which people may sign in.

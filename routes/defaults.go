@@ -208,6 +208,11 @@ func (c *checker) authServerDefaults(a *AuthServer) {
 		orDefault(c, &l.Groups.Name, "cn")
 		orDefault(c, &l.Timeout, 3*time.Second)
 		orDefault(c, &l.Connections, 8)
+		if l.Recheck == nil {
+			every := 5 * time.Minute
+			l.Recheck = &every
+		}
+		orDefault(c, &l.OnFailure, "open")
 	}
 	orDefault(c, &a.RefreshToken.TTL, 720*time.Hour)
 	orDefault(c, &a.RefreshToken.Idle, min(168*time.Hour, a.RefreshToken.TTL))

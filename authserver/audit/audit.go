@@ -82,9 +82,12 @@ const (
 	UserUpdated         = "user.updated"
 	UserRemoved         = "user.removed"
 	UserLinked          = "user.linked"
-	KeysRotated         = "keys.rotated"
-	KeyRetired          = "key.retired"
-	Revoked             = "revocation.added"
+	// UserGone says that the directory lets somebody in no more, who lost
+	// everything here for it.
+	UserGone    = "user.gone"
+	KeysRotated = "keys.rotated"
+	KeyRetired  = "key.retired"
+	Revoked     = "revocation.added"
 	// Dropped stands in for queued events that found the queue full; Reason
 	// says how many. Each of them is in the process log.
 	Dropped = "audit.dropped"

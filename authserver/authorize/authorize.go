@@ -179,7 +179,7 @@ func (e *Endpoint) refuse(w http.ResponseWriter, q *request, err error) error {
 func (e *Endpoint) signedIn(ctx context.Context, r *http.Request) (store.Session, error) {
 	s, err := e.Sessions.Current(ctx, r)
 	if err == nil {
-		_, err = e.Users.User(ctx, s.Subject)
+		_, err = e.Users.Present(ctx, s.Subject)
 	}
 	if errors.Is(err, store.ErrNotFound) {
 		return store.Session{}, nil

@@ -80,7 +80,7 @@ func (e *Endpoint) refresh(ctx context.Context, q *request) (*answer, error) {
 // permitted returns the scopes and the audience of the new access token, which
 // may be narrower than the family's, if the user is still there.
 func (e *Endpoint) permitted(ctx context.Context, q *request, f store.Family) (granted, audience []string, err error) {
-	if _, err := e.Users.User(ctx, f.Subject); errors.Is(err, store.ErrNotFound) {
+	if _, err := e.Users.Present(ctx, f.Subject); errors.Is(err, store.ErrNotFound) {
 		return nil, nil, errRefresh
 	} else if err != nil {
 		return nil, nil, oauth.Unavailable(fmt.Errorf("look up the user: %w", err))

@@ -20,6 +20,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 	"unicode/utf8"
@@ -64,6 +65,10 @@ type Directory struct {
 	Config
 	slots chan struct{}
 	first atomic.Int64 // the server that answered last
+
+	mu     sync.Mutex
+	idle   []kept // the one that was used last at the end
+	closed bool
 }
 
 // New returns a directory. It does not connect.
@@ -103,34 +108,64 @@ func (d *Directory) Authenticate(ctx context.Context, name, password string) (us
 	if password == "" { // it would be an anonymous bind, which succeeds (RFC 4513, 5.1.2)
 		return users.Person{}, users.ErrCredentials
 	}
-	select {
-	case d.slots <- struct{}{}:
-		defer func() { <-d.slots }()
-	case <-ctx.Done():
-		return users.Person{}, fmt.Errorf("wait for a connection to the directory: %w", ctx.Err())
+	var p users.Person
+	err := d.with(ctx, func(conn *goldap.Conn) (clean bool, err error) {
+		entry, known, err := d.find(conn, name)
+		if err != nil {
+			return true, err
+		}
+		groups, err := d.groups(conn, entry, name)
+		if err != nil {
+			return true, err
+		}
+		switch err := conn.Bind(entry.DN, password); {
+		case err != nil && refused(err), err == nil && !known:
+			return false, users.ErrCredentials
+		case err != nil:
+			return false, fmt.Errorf("ask the directory for a password: %w", explained(err))
+		}
+		p, err = d.person(entry, groups)
+		return false, err
+	})
+	return p, err
+}
+
+// Provider implements users.Directory.
+func (d *Directory) Provider() string { return Provider }
+
+// Holds implements users.Directory: it looks for the entry of an id that the
+// filter lets through, whatever its name is.
+func (d *Directory) Holds(ctx context.Context, id string) (held bool, err error) {
+	same := "(" + d.ID + "=" + goldap.EscapeFilter(id) + ")"
+	if raw, err := hex.DecodeString(id); err == nil { // see person
+		same = "(|" + same + "(" + d.ID + "=" + escapeAll(raw) + "))"
 	}
-	conn, err := d.connect(ctx)
-	if err != nil {
-		return users.Person{}, err
+	filter := "(&" + strings.ReplaceAll(d.Filter, "{name}", "*") + same + ")"
+	err = d.with(ctx, func(conn *goldap.Conn) (clean bool, err error) {
+		result, err := conn.Search(goldap.NewSearchRequest(d.Base, goldap.ScopeWholeSubtree, goldap.NeverDerefAliases, 1,
+			int(d.Timeout.Seconds()+0.5), false, filter, []string{"1.1"}, nil)) // no attributes (RFC 4511, 4.5.1.8)
+		switch {
+		case goldap.IsErrorWithCode(err, goldap.LDAPResultNoSuchObject):
+			return true, nil
+		case goldap.IsErrorWithCode(err, goldap.LDAPResultSizeLimitExceeded):
+			held = true
+			return true, nil
+		case err != nil:
+			return true, fmt.Errorf("search the directory: %w", explained(err))
+		}
+		held = len(result.Entries) > 0
+		return true, nil
+	})
+	return held, err
+}
+
+// escapeAll writes each byte as a filter has those that are no text (RFC 4515, 3).
+func escapeAll(raw []byte) string {
+	var b strings.Builder
+	for _, c := range raw {
+		fmt.Fprintf(&b, `\%02x`, c)
 	}
-	defer conn.Close()
-	// The library's calls know no context; closing ends them.
-	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
-	entry, known, err := d.find(conn, name)
-	if err != nil {
-		return users.Person{}, err
-	}
-	groups, err := d.groups(conn, entry, name)
-	if err != nil {
-		return users.Person{}, err
-	}
-	switch err := conn.Bind(entry.DN, password); {
-	case err != nil && refused(err), err == nil && !known:
-		return users.Person{}, users.ErrCredentials
-	case err != nil:
-		return users.Person{}, fmt.Errorf("ask the directory for a password: %w", explained(err))
-	}
-	return d.person(entry, groups)
+	return b.String()
 }
 
 // connect opens a connection to the first server that works, and binds as the
@@ -168,11 +203,12 @@ func (d *Directory) dial(ctx context.Context, url string) (*goldap.Conn, error) 
 			return nil, fmt.Errorf("encrypt the connection: %w", explained(err))
 		}
 	}
-	if d.BindDN != "" {
-		if err := conn.Bind(d.BindDN, d.BindPassword); err != nil {
-			_ = conn.Close()
-			return nil, fmt.Errorf("sign in as bind_dn: %w", explained(err))
-		}
+	if d.BindDN == "" {
+		return conn, nil
+	}
+	if err := d.bind(conn); err != nil {
+		_ = conn.Close()
+		return nil, fmt.Errorf("sign in as bind_dn: %w", explained(err))
 	}
 	return conn, nil
 }

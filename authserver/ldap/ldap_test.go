@@ -9,11 +9,13 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"math/big"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -87,6 +89,11 @@ func open(t *testing.T, c Config) *Directory {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		if err := d.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 	return d
 }
 
@@ -186,6 +193,137 @@ func TestWrongSettingsAreNoWrongPasswords(t *testing.T) {
 	}
 }
 
+func TestPersonWhoIsGoneIsNotHeld(t *testing.T) {
+	server := servers.LDAP(t, people)
+	d := open(t, config("ldap://"+server.Addr))
+	holds := func(id string) bool {
+		t.Helper()
+		held, err := d.Holds(t.Context(), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return held
+	}
+	alice, err := d.Authenticate(t.Context(), "alice", "alice's password")
+	if err != nil {
+		t.Fatal(err)
+	}
+	bob, err := d.Authenticate(t.Context(), "b*b", "bob's password")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !holds(alice.ID) || !holds(bob.ID) {
+		t.Error("who is there is not held")
+	}
+	for _, id := range []string{"", "*", "nobody", "00000000-0000-0000-0000-000000000000", alice.ID + ")(uid=*", "0a0b"} {
+		if holds(id) {
+			t.Errorf("%q is held", id)
+		}
+	}
+	admin, err := goldap.DialURL("ldap://" + server.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer admin.Close()
+	disable := goldap.NewModifyRequest("uid=alice,ou=people,dc=example,dc=com", nil)
+	disable.Replace("employeeType", []string{"disabled"})
+	if err := errors.Join(admin.Bind("cn=admin,dc=example,dc=com", "admin"), admin.Modify(disable),
+		admin.ModifyDN(goldap.NewModifyDNRequest("uid=b*b,ou=people,dc=example,dc=com", "uid=robert", true, ""))); err != nil {
+		t.Fatal(err)
+	}
+	if holds(alice.ID) {
+		t.Error("who is disabled is held")
+	}
+	if !holds(bob.ID) {
+		t.Error("who has another name now is not held")
+	}
+	if err := admin.Del(goldap.NewDelRequest("uid=robert,ou=people,dc=example,dc=com", nil)); err != nil {
+		t.Fatal(err)
+	}
+	if holds(bob.ID) {
+		t.Error("who was removed is held")
+	}
+	server.Stop()
+	if _, err := d.Holds(t.Context(), alice.ID); err == nil {
+		t.Error("a directory that is away said something")
+	}
+}
+
+// between passes connections on to a server, and counts and cuts them.
+type between struct {
+	net.Listener
+	mu    sync.Mutex
+	conns []net.Conn
+	count int
+}
+
+func (b *between) serve(addr string) {
+	for {
+		in, err := b.Accept()
+		if err != nil {
+			return
+		}
+		out, err := net.Dial("tcp", addr)
+		if err != nil {
+			in.Close()
+			continue
+		}
+		b.mu.Lock()
+		b.conns, b.count = append(b.conns, in, out), b.count+1
+		b.mu.Unlock()
+		go func() { _, _ = io.Copy(out, in); out.Close() }()
+		go func() { _, _ = io.Copy(in, out); in.Close() }()
+	}
+}
+
+func (b *between) cut() (count int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, c := range b.conns {
+		c.Close()
+	}
+	b.conns = nil
+	return b.count
+}
+
+func TestConnectionsAreKeptAndReplaced(t *testing.T) {
+	server := servers.LDAP(t, people)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &between{Listener: l}
+	go b.serve(server.Addr)
+	defer b.cut()
+	defer l.Close()
+	d := open(t, config("ldap://"+l.Addr().String()))
+	ask := func() {
+		t.Helper()
+		// Whoever signed in before, the next search is the account's, not theirs.
+		for _, password := range []string{"alice's password", "wrong", "alice's password"} {
+			_, err := d.Authenticate(t.Context(), "alice", password)
+			if want := password == "wrong"; want != errors.Is(err, users.ErrCredentials) || !want && err != nil {
+				t.Fatalf("%q: %v", password, err)
+			}
+		}
+		if held, err := d.Holds(t.Context(), "nobody"); held || err != nil {
+			t.Fatal(held, err)
+		}
+	}
+	ask()
+	ask()
+	if n := b.cut(); n != 1 {
+		t.Errorf("%d connections for eight questions", n)
+	}
+	ask() // what is cut is replaced, and nobody notices
+	if n := b.cut(); n != 2 {
+		t.Errorf("%d connections after one was cut", n)
+	}
+	if err := d.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 // pair is a certificate for 127.0.0.1 and its key, as files.
 func pair(t *testing.T) (cert, key string, roots *x509.CertPool) {
 	t.Helper()
@@ -225,6 +363,21 @@ func TestConnectionsAreEncryptedToTheRightServer(t *testing.T) {
 	c.StartTLS, c.Roots = true, roots
 	if _, err := open(t, c).Authenticate(t.Context(), "alice", "alice's password"); err != nil {
 		t.Error(err)
+	}
+	encrypted := servers.LDAPS(t, people, "TLSCertificateFile "+cert, "TLSCertificateKeyFile "+key)
+	other := config("ldaps://" + encrypted.Addr)
+	other.Roots = roots
+	if _, err := open(t, other).Authenticate(t.Context(), "alice", "alice's password"); err != nil {
+		t.Error(err)
+	}
+	other.URLs = []string{"ldaps://localhost:" + encrypted.Addr[strings.LastIndexByte(encrypted.Addr, ':')+1:]}
+	if _, err := open(t, other).Authenticate(t.Context(), "alice", "alice's password"); err == nil {
+		t.Error("a certificate of another name was believed")
+	}
+	_, _, other.Roots = pair(t)
+	other.URLs = []string{"ldaps://" + encrypted.Addr}
+	if _, err := open(t, other).Authenticate(t.Context(), "alice", "alice's password"); err == nil {
+		t.Error("a server of another authority was believed")
 	}
 	_, _, c.Roots = pair(t)
 	if _, err := open(t, c).Authenticate(t.Context(), "alice", "alice's password"); err == nil {

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/gatehouse/gatehouse/authserver/audit"
 	"github.com/gatehouse/gatehouse/authserver/store"
@@ -31,12 +33,101 @@ type Directory interface {
 	// when nobody's, in the same time whether there is such a name or not.
 	// Any other error means that the directory could not say.
 	Authenticate(ctx context.Context, name, password string) (Person, error)
+	// Provider is that of its people.
+	Provider() string
+	// Holds reports whether the person with an ID may sign in there still. An
+	// error means that the directory could not say.
+	Holds(ctx context.Context, id string) (bool, error)
 }
 
 // Use makes users of a directory sign in with their passwords there. It is for
 // the time before the first sign-in. record is told of users that the registry
 // stores because they came from elsewhere.
 func (r *Registry) Use(d Directory, record func(store.AuditEvent)) { r.directory, r.record = d, record }
+
+// Recheck is how people of a directory are looked after when they are signed in
+// already.
+type Recheck struct {
+	// Every is how long an answer about one of them is believed, by this process;
+	// 0: the directory is not asked.
+	Every time.Duration
+	// Closed lets nobody of them go on while the directory does not answer;
+	// otherwise all do.
+	Closed bool
+	// Gone ends what a subject has whom the directory lets in no more.
+	Gone func(ctx context.Context, subject string) error
+}
+
+// LookAfter makes Present ask the directory. It is for the time before the first
+// sign-in.
+func (r *Registry) LookAfter(c Recheck) { r.recheck = c }
+
+const (
+	// askLife bounds the wait for a directory while a program waits for a token.
+	askLife = time.Second
+	// askAgain is how long a directory that did not answer is left alone.
+	askAgain = 5 * time.Second
+	// maxChecked bounds the answers that are remembered.
+	maxChecked = 1 << 16
+)
+
+// Present is User for somebody who goes on with what an earlier sign-in gave. For
+// a person of the directory it asks there from time to time: who is gone from it
+// loses everything, and is store.ErrNotFound. Where Recheck.Closed is set, any
+// other error can mean that the directory does not answer.
+func (r *Registry) Present(ctx context.Context, subject string) (store.User, error) {
+	u, err := r.User(ctx, subject)
+	if err != nil || r.directory == nil || r.recheck.Every == 0 || r.believed(subject) {
+		return u, err
+	}
+	identities, err := r.store.Identities(ctx, subject)
+	if err != nil {
+		return store.User{}, err
+	}
+	i := slices.IndexFunc(identities, func(id store.Identity) bool { return id.Provider == r.directory.Provider() })
+	if i < 0 {
+		r.believe(subject, r.recheck.Every)
+		return u, nil
+	}
+	limited, cancel := context.WithTimeout(ctx, askLife)
+	held, err := r.directory.Holds(limited, identities[i].ID)
+	cancel()
+	switch {
+	case err != nil && r.recheck.Closed:
+		return store.User{}, fmt.Errorf("ask the directory about a person: %w", err)
+	case err != nil:
+		r.believe(subject, min(askAgain, r.recheck.Every))
+		return u, nil
+	case held:
+		r.believe(subject, r.recheck.Every)
+		return u, nil
+	}
+	if err := r.recheck.Gone(ctx, subject); err != nil {
+		return store.User{}, err
+	}
+	return store.User{}, store.ErrNotFound
+}
+
+// believed reports whether the answer about a subject is young enough.
+func (r *Registry) believed(subject string) bool {
+	r.checking.Lock()
+	defer r.checking.Unlock()
+	return r.now().Before(r.checked[subject])
+}
+
+// believe remembers that a subject is there, for a while.
+func (r *Registry) believe(subject string, life time.Duration) {
+	r.checking.Lock()
+	defer r.checking.Unlock()
+	now := r.now()
+	if len(r.checked) >= maxChecked {
+		maps.DeleteFunc(r.checked, func(_ string, until time.Time) bool { return !now.Before(until) })
+		if len(r.checked) >= maxChecked {
+			clear(r.checked)
+		}
+	}
+	r.checked[subject] = now.Add(life)
+}
 
 // SignIn returns the user that a person of another provider is here, and makes
 // one at the first time. link tells that a user who has the person's verified

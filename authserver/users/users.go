@@ -18,6 +18,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -58,11 +59,15 @@ type Registry struct {
 	permissions atomic.Pointer[map[string][]string]
 	directory   Directory // nil: there is none
 	record      func(store.AuditEvent)
+	recheck     Recheck
+
+	checking sync.Mutex
+	checked  map[string]time.Time // until when the directory need not be asked about a subject
 }
 
 // New returns a registry without declared users.
 func New(s store.Users, throttle *Throttle, now func() time.Time) *Registry {
-	r := &Registry{store: s, now: now, throttle: throttle, hasher: newHasher(), record: func(store.AuditEvent) {}}
+	r := &Registry{store: s, now: now, throttle: throttle, hasher: newHasher(), record: func(store.AuditEvent) {}, checked: map[string]time.Time{}}
 	r.dummy = phc{memory: costMemory, time: costTime, threads: costThreads,
 		salt: make([]byte, saltLength), key: make([]byte, keyLength)}
 	rand.Read(r.dummy.salt)

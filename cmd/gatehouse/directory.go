@@ -4,10 +4,10 @@ import (
 	"crypto/x509"
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/gatehouse/gatehouse/authserver/ldap"
 	"github.com/gatehouse/gatehouse/authserver/upstream"
-	"github.com/gatehouse/gatehouse/authserver/users"
 	"github.com/gatehouse/gatehouse/routes"
 )
 
@@ -22,10 +22,18 @@ func upstreams(a *routes.AuthServer) (list []upstream.Provider) {
 	return list
 }
 
+// recheck is how long it is believed that people of the directory are there.
+func recheck(l *routes.LDAP) time.Duration {
+	if l == nil {
+		return 0
+	}
+	return *l.Recheck
+}
+
 // openDirectory makes the directory of the configuration; nil when there is
 // none. Whether it answers is seen when somebody signs in: users of our own
 // do not depend on it.
-func openDirectory(l *routes.LDAP) (users.Directory, error) {
+func openDirectory(l *routes.LDAP) (*ldap.Directory, error) {
 	if l == nil {
 		return nil, nil
 	}
@@ -44,9 +52,5 @@ func openDirectory(l *routes.LDAP) (users.Directory, error) {
 			return nil, fmt.Errorf("ldap: ca: %s holds no certificate", l.CA)
 		}
 	}
-	d, err := ldap.New(c)
-	if err != nil {
-		return nil, err
-	}
-	return d, nil
+	return ldap.New(c)
 }

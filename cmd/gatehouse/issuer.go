@@ -20,6 +20,7 @@ import (
 	"github.com/gatehouse/gatehouse/authserver/dpop"
 	"github.com/gatehouse/gatehouse/authserver/fetch"
 	"github.com/gatehouse/gatehouse/authserver/keys"
+	"github.com/gatehouse/gatehouse/authserver/ldap"
 	"github.com/gatehouse/gatehouse/authserver/oauth"
 	"github.com/gatehouse/gatehouse/authserver/register"
 	"github.com/gatehouse/gatehouse/authserver/revfeed"
@@ -47,7 +48,8 @@ type issuer struct {
 	ring     *keys.Ring
 	server   *authserver.Server
 	denied   *auth.Denied
-	redis    *revfeed.Redis // nil: there is none
+	redis    *revfeed.Redis  // nil: there is none
+	people   *ldap.Directory // nil: likewise
 	follower *revfeed.Follower
 	relay    *revfeed.Relay // nil without Redis
 }
@@ -100,12 +102,15 @@ func openIssuer(ctx context.Context, file *routes.File, dev bool, limits *limits
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", a.Pos, err)
 	}
-	directory, err := openDirectory(a.LDAP)
-	if err != nil {
+	var directory users.Directory
+	if i.people, err = openDirectory(a.LDAP); err != nil {
 		return nil, fmt.Errorf("%s: %w", a.Pos, err)
+	} else if i.people != nil {
+		directory = i.people
 	}
 	i.server, err = authserver.New(opening, authserver.Config{
-		Directory:      directory,
+		Directory:        directory,
+		DirectoryRecheck: recheck(a.LDAP), DirectoryClosed: a.LDAP != nil && a.LDAP.OnFailure == "closed",
 		Upstream:       upstreams(a),
 		InteractionURL: a.Interaction.URL,
 		Unusual: unusual.Policy{
@@ -216,6 +221,9 @@ func (i *issuer) run(start func(string, func(context.Context) error)) {
 func (i *issuer) close() {
 	if i.redis != nil {
 		_ = i.redis.Close()
+	}
+	if i.people != nil {
+		_ = i.people.Close()
 	}
 	_ = i.store.Close()
 }

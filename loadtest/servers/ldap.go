@@ -17,6 +17,18 @@ import (
 // are further lines of its configuration.
 func LDAP(t testing.TB, ldif string, lines ...string) *Server {
 	t.Helper()
+	return slapd(t, "ldap", ldif, lines)
+}
+
+// LDAPS is LDAP with TLS from the first byte on, for which lines name the
+// certificate.
+func LDAPS(t testing.TB, ldif string, lines ...string) *Server {
+	t.Helper()
+	return slapd(t, "ldaps", ldif, lines)
+}
+
+func slapd(t testing.TB, scheme, ldif string, lines []string) *Server {
+	t.Helper()
 	path := "slapd"
 	if _, err := exec.LookPath(path); err != nil {
 		path = "/usr/sbin/slapd" // Debian's, which is not in everybody's PATH
@@ -51,7 +63,7 @@ access to * by users read by * none
 	return start(t, "slapd", func(port int) spec {
 		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 		return spec{
-			binary: binary, args: []string{"-d", "0", "-f", config, "-h", "ldap://" + addr + "/"}, dir: dir, stop: syscall.SIGTERM,
+			binary: binary, args: []string{"-d", "0", "-f", config, "-h", scheme + "://" + addr + "/"}, dir: dir, stop: syscall.SIGTERM,
 			ready: listens(addr),
 		}
 	})
