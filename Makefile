@@ -26,7 +26,7 @@ test-authserver: servers
 test-edge: servers
 	GATEHOUSE_TEST_REQUIRE=all $(GO) test -race -timeout 20m ./gateway/... ./plugins/... ./routes ./loadtest/desync ./loadtest/edge ./loadtest/differential ./loadtest/slow
 
-# Each fuzz target of the edge for ten minutes; FUZZTIME=1h for longer.
+# Each fuzz target for ten minutes; FUZZTIME=1h for longer.
 fuzz:
 	FUZZTIME=$${FUZZTIME:-10m} .ci/fuzz
 

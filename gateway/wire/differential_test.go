@@ -15,7 +15,7 @@ import (
 // be stricter about what is no matter of framing: net/http about targets,
 // hosts and versions, fasthttp about methods and targets.
 func FuzzRequestAgainstOthers(f *testing.F) {
-	for _, seed := range []string{
+	for _, seed := range append(matrixSeeds,
 		"GET / HTTP/1.1\r\nHost: a\r\n\r\n", "POST /a?b HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc",
 		"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
 		"POST / HTTP/1.1\r\nHost: a\r\ntransfer-encoding:\tCHUNKED \r\n\r\n0\r\n\r\n",
@@ -24,7 +24,7 @@ func FuzzRequestAgainstOthers(f *testing.F) {
 		"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nConnection: Content-Length\r\n\r\n",
 		"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
 		"GET / HTTP/1.1\nHost: a\n\n", "GET /\x00 HTTP/1.1\r\nHost: a\r\n\r\n", "GET / HTTP/2.0\r\nHost: a\r\n\r\n",
-	} {
+	) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, raw []byte) {

@@ -179,11 +179,11 @@ func TestTargets(t *testing.T) {
 // FuzzScanRequest: what the scan accepts, net/http accepts too and understands
 // alike, so that no server behind us can see another request.
 func FuzzScanRequest(f *testing.F) {
-	for _, seed := range []string{
+	for _, seed := range append(matrixHeads(),
 		"Host: a\r\n\r\n", "Host: a\r\nContent-Length: 3\r\n\r\n", "Host: a\r\nTransfer-Encoding: chunked\r\n\r\n",
 		"Host: a\r\nA : b\r\n\r\n", "Host: a\r\nA: b\r\n c\r\n\r\n", "Host: a\nB: c\r\n\r\n", "Host: a\r\nX_Y: \x80\r\n\r\n",
 		"Host: a\r\nConnection: close, X\r\nX: 1\r\n\r\n", "Host: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
-	} {
+	) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, raw []byte) {
