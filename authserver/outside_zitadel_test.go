@@ -2,6 +2,7 @@ package authserver_test
 
 import (
 	"context"
+	"net/url"
 	"testing"
 	"time"
 
@@ -56,5 +57,46 @@ func TestZitadelClientsRunDeviceExchangeIntrospectionAndRevocation(t *testing.T)
 	}
 	if told, err = rs.Introspect[*oidc.IntrospectionResponse](ctx, server, exchanged.AccessToken); err != nil || told.Active {
 		t.Errorf("after the grant was revoked: %+v, %v", told, err)
+	}
+}
+
+func TestZitadelRelyingPartyRunsCodeUserinfoRefreshAndLogout(t *testing.T) {
+	e := start(t)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	party, err := rp.NewRelyingPartyOIDC(ctx, e.config.Issuer, "web", webSecret, callback, []string{"openid", "profile", "email", "read:orders"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := e.browser()
+	u, err := url.Parse(rp.AuthURL("the state", party, rp.WithCodeChallenge(challenge(verifier))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := b.run(u.Query(), "alice", "allow")
+	if b.param(r, "state") != "the state" {
+		t.Fatalf("answer %d %s", r.status, r.header.Get("Location"))
+	}
+	tokens, err := rp.CodeExchange[*oidc.IDTokenClaims](ctx, b.code(r), party, rp.WithCodeVerifier(verifier))
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.secret(tokens.AccessToken, tokens.RefreshToken, tokens.IDToken)
+	info, err := rp.Userinfo[*oidc.UserInfo](ctx, tokens.AccessToken, tokens.TokenType, tokens.IDTokenClaims.Subject, party)
+	if err != nil || info.Email != "alice@example.com" {
+		t.Errorf("userinfo %+v, %v", info, err)
+	}
+	next, err := rp.RefreshTokens[*oidc.IDTokenClaims](ctx, party, tokens.RefreshToken, "", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.secret(next.AccessToken, next.RefreshToken, next.IDToken)
+	if next.RefreshToken == tokens.RefreshToken || next.IDTokenClaims.Subject != tokens.IDTokenClaims.Subject {
+		t.Error("the refresh gave what was there, or for another subject")
+	}
+	// The library asks for the logout by itself, where no browser's cookie is.
+	to, err := rp.EndSession(ctx, party, next.IDToken, "https://app.example.com/bye", "bye state", "", nil)
+	if err != nil || to.Query().Get("state") != "bye state" {
+		t.Errorf("logout leads to %v, %v", to, err)
 	}
 }
