@@ -3,10 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"fmt"
-	"net"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"testing"
@@ -33,14 +30,9 @@ func serveSPA(t *testing.T, o *outside) (url string) {
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		http.ServeFile(w, r, filepath.Join(outsideClients, "spa.html"))
 	})
-	ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", o.spa))
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &httptest.Server{Listener: ln, Config: &http.Server{Handler: mux}}
-	s.Start()
-	t.Cleanup(s.Close)
-	return s.URL
+	o.application.Config.Handler = mux
+	o.application.Start()
+	return o.application.URL
 }
 
 // TestOutsideOIDCClientTS has npm oidc-client-ts run in a page of its own in
@@ -63,7 +55,7 @@ func TestOutsideOIDCClientTS(t *testing.T) {
 			}
 			do := func(actions ...chromedp.Action[chromedp.Void]) {
 				t.Helper()
-				step, cancel := context.WithTimeout(ctx, 20*time.Second)
+				step, cancel := context.WithTimeout(ctx, 2*time.Minute)
 				defer cancel()
 				if err := chromedp.Do(step, actions...); err != nil {
 					page, _ := chromedp.Run(ctx, chromedp.Evaluate[string]("location.href + ' ' + document.body.innerText"))

@@ -9,11 +9,13 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -52,7 +54,7 @@ authserver:
       scopes: &all [openid, profile, email, offline_access, "read:orders", "write:orders"]
       redirect_uris: &back ["https://app.example.com/callback"]
       post_logout_redirect_uris: ["https://app.example.com/bye"]
-      backchannel_logout_uri: http://127.0.0.1:%[5]d/logout
+      backchannel_logout_uri: %[5]s/logout
     - id: signer
       token_endpoint_auth_method: private_key_jwt
       jwks: &keys {keys: [%[6]s]}
@@ -107,16 +109,20 @@ func cheapHash(password string) string {
 // outside is a gatehouse with what its clients have to know.
 type outside struct {
 	running
-	dir   string
-	spa   int // the port of the browser's application
-	given map[string]any
+	dir string
+	// application is where the browser's one is, once it is started.
+	application *httptest.Server
+	given       map[string]any
 }
 
 func startOutside(t *testing.T) *outside {
 	t.Helper()
 	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.URL.Path) }))
 	t.Cleanup(backend.Close)
-	dir, ports := t.TempDir(), freePorts(t, 4)
+	told := receiveLogouts(t)
+	application := httptest.NewUnstartedServer(nil)
+	t.Cleanup(application.Close)
+	dir, ports := t.TempDir(), freePorts(t, 2)
 	file := func(name string) string { return filepath.Join(dir, name) }
 	ca, partners := certstest.NewCA(t, "CA"), certstest.NewCA(t, "Partners")
 	ca.Issue(t, certstest.Wanted{Names: []string{"localhost"}}).Write(t, file("api.crt"), file("api.key"))
@@ -140,15 +146,15 @@ func startOutside(t *testing.T) *outside {
 		}
 		return string(raw)
 	}
-	o := &outside{dir: dir, spa: ports[3].(int), running: running{
+	o := &outside{dir: dir, application: application, running: running{
 		admin: fmt.Sprintf("http://127.0.0.1:%d", ports[1]), issuer: fmt.Sprintf("https://localhost:%d", ports[0]),
 		config: file("gatehouse.yaml"), accesses: file("access.log"), logs: &lockedBuffer{},
 	}}
-	runLogged(t, dir, fmt.Sprintf(outsideConfig, ports[0], ports[1], operateToken, file("state.db"), ports[2],
-		text(clientJWK(t, key, false)), text(clientJWK(t, self.Cert.PublicKey, false)), o.spa, cheapHash(outsidePassword), backend.URL, o.accesses), o.logs)
+	runLogged(t, dir, fmt.Sprintf(outsideConfig, ports[0], ports[1], operateToken, file("state.db"), told,
+		text(clientJWK(t, key, false)), text(clientJWK(t, self.Cert.PublicKey, false)), application.Listener.Addr().(*net.TCPAddr).Port, cheapHash(outsidePassword), backend.URL, o.accesses), o.logs)
 	const secret = "0123456789012345678901234567890123456789"
 	o.given = map[string]any{
-		"issuer": o.issuer, "api": o.issuer, "listen": ports[2], "callback": "https://app.example.com/callback",
+		"issuer": o.issuer, "api": o.issuer, "told": told, "callback": "https://app.example.com/callback",
 		"bye": "https://app.example.com/bye", "user": []string{"alice", outsidePassword}, "key": clientJWK(t, key, true),
 		"clients":      map[string]string{"web": secret, "rs": secret, "exchanger": secret},
 		"certificates": map[string][]string{"certified": {file("certified.crt"), file("certified.key")}, "self-signed": {file("self.crt"), file("self.key")}},
@@ -159,6 +165,25 @@ func startOutside(t *testing.T) *outside {
 	}
 	o.given["initial"] = initial.Token
 	return o
+}
+
+// receiveLogouts is an application's back-channel logout endpoint, which shows
+// what it was sent.
+func receiveLogouts(t *testing.T) (url string) {
+	t.Helper()
+	var mu sync.Mutex
+	tokens := []string{}
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		if r.Method == http.MethodPost {
+			tokens = append(tokens, r.PostFormValue("logout_token"))
+			return
+		}
+		_ = json.NewEncoder(w).Encode(tokens)
+	}))
+	t.Cleanup(s.Close)
+	return s.URL
 }
 
 // clientJWK is a key of a client.

@@ -1,5 +1,5 @@
-// What the scripts of flows share: a person at a browser, a receiver of logout
-// tokens, and the report, which is one line of JSON for each flow.
+// What the scripts of flows share: a person at a browser, the logout tokens that
+// came, and the report, which is one line of JSON for each flow.
 //
 //   import { given, person, report } from './kit.mjs'
 //   await report({ async code() { … } })
@@ -8,7 +8,6 @@
 // Certificates of the server are verified: NODE_EXTRA_CA_CERTS names their CA.
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
-import { createServer } from 'node:http'
 import { Agent, fetch as fetchWith } from 'undici'
 
 export const given = JSON.parse(process.argv[2])
@@ -103,20 +102,14 @@ export function withCertificate([cert, key]) {
   return remembering((url, options) => fetchWith(url, { ...options, dispatcher }))
 }
 
-const told = []
-createServer((request, response) => {
-  let body = ''
-  request.on('data', (part) => { body += part })
-  request.on('end', () => {
-    told.push(new URLSearchParams(body).get('logout_token'))
-    response.end()
-  })
-}).listen(given.listen, '127.0.0.1').unref()
-
-// logoutToken waits for one that satisfies a test.
+// logoutToken waits for one that satisfies a test, among those that the
+// application at given.told was sent.
 export async function logoutToken(wanted) {
   for (const end = Date.now() + 60_000; Date.now() < end; await new Promise((later) => setTimeout(later, 20))) {
-    for (const token of told) if (await wanted(token)) return token
+    for (const token of await (await overPlain(given.told)).json()) {
+      remember(token)
+      if (await wanted(token)) return token
+    }
   }
   throw new Error('no logout token came')
 }

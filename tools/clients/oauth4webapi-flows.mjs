@@ -1,7 +1,7 @@
 // Drives every flow with oauth4webapi, unmodified: the level below
 // openid-client, where each request and each answer is the caller's.
 //
-//   node oauth4webapi-flows.mjs '{"issuer": …, "api": …, "listen": PORT, "callback": …, "clients": …, …}'
+//   node oauth4webapi-flows.mjs '{"issuer": …, "api": …, "told": URL, "callback": …, "clients": …, …}'
 //
 // It prints {"flow": NAME} for each that went well, with "error" for others.
 import assert from 'node:assert/strict'

@@ -1,6 +1,6 @@
 // Drives every flow with openid-client, unmodified, as a client developer would.
 //
-//   node openid-client-flows.mjs '{"issuer": …, "api": …, "listen": PORT, "callback": …, "clients": …, …}'
+//   node openid-client-flows.mjs '{"issuer": …, "api": …, "told": URL, "callback": …, "clients": …, …}'
 //
 // It prints {"flow": NAME} for each that went well, with "error" for others.
 import assert from 'node:assert/strict'
