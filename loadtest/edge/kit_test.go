@@ -76,6 +76,7 @@ func open() error {
 		route(name+"-admin", host, "/admin/**", name, "auth: {scopes: [admin]}")
 		route(name+"-strip", host, "/strip/**", name, "public: true, rewrite: {strip_prefix: /strip}")
 		route(name+"-slash", host, "/slash/**", name, "public: true, allow_encoded_slash: true")
+		route(name+"-live", host, "/live", name, "public: true, streams: {websocket: true}")
 		route(name+"-get", host, "/get", name, "public: true, methods: [GET]")
 		route(name+"-retry", host, "/retry", name+"-retry", "public: true")
 		route(name+"-brisk", host, "/brisk", name+"-brisk", "public: true")
