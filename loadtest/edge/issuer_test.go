@@ -68,12 +68,15 @@ func newIssuerOf(t *testing.T, options func(*issuer) rig.Options) *issuer {
 
 func encode(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }
 
-// token is a valid access token with these claims.
+// token is an access token with these claims, and with those that it lacks to be
+// a valid one.
 func (p *issuer) token(t *testing.T, claims map[string]any) string {
 	t.Helper()
 	now := time.Now().Unix()
 	for k, v := range map[string]any{"iss": p.url, "aud": audience, "iat": now, "exp": now + 600, "jti": rand.Text()} {
-		claims[k] = v
+		if _, set := claims[k]; !set {
+			claims[k] = v
+		}
 	}
 	payload, err := json.Marshal(claims)
 	if err != nil {
