@@ -333,6 +333,7 @@ func (c *checker) server() {
 	atLeast(c, &s.MaxConnectionsPerAddress, "max_connections_per_address", 0)
 	within(c, &s.MaxHeaders, "max_headers", 10, 10000)
 	within(c, &s.MaxStreams, "max_streams", 1, 10000)
+	c.oneOf(&s.UnderscoreHeaders, "underscore_headers", Pos{}, "drop", "reject")
 	atLeast(c, &s.HeaderTimeout, "header_timeout", time.Millisecond)
 	atLeast(c, &s.IdleTimeout, "idle_timeout", time.Millisecond)
 	atLeast(c, &s.BodyIdleTimeout, "body_idle_timeout", time.Millisecond)

@@ -114,6 +114,9 @@ type Server struct {
 	IdleTimeout              time.Duration `yaml:"idle_timeout"`       // default 60s
 	BodyIdleTimeout          time.Duration `yaml:"body_idle_timeout"`  // default 30s, between two bytes
 	WriteIdleTimeout         time.Duration `yaml:"write_idle_timeout"` // default 30s, between two bytes
+	// UnderscoreHeaders is what becomes of fields with '_' in their name: drop
+	// (default), or reject, of the whole request.
+	UnderscoreHeaders string `yaml:"underscore_headers"`
 	// MinRequestRate and MinResponseRate are how many bytes of content a second
 	// clients must send and take while they are waited for; default 240, 0: any.
 	// RateGrace is how long they may be slower at first; default 5s.

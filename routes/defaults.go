@@ -120,6 +120,7 @@ func (c *checker) fillDefaults() {
 	orDefault(c, &s.IdleTimeout, time.Minute)
 	orDefault(c, &s.BodyIdleTimeout, 30*time.Second)
 	orDefault(c, &s.WriteIdleTimeout, 30*time.Second)
+	orDefault(c, &s.UnderscoreHeaders, "drop")
 	orDefault(c, &s.MinRequestRate, minRate)
 	orDefault(c, &s.MinResponseRate, minRate)
 	orDefault(c, &s.RateGrace, rateGrace)

@@ -168,6 +168,9 @@ func (st *state) admit(target, head []byte) error {
 		}
 		return malformed(err)
 	}
+	if st.server.limits.UnderscoreHeaders == "reject" && underscored(x.Fields) {
+		return malformed(errUnderscore)
+	}
 	if st.req.Authorizations > 1 {
 		return malformed(errTokensInHead)
 	}
@@ -195,8 +198,19 @@ var (
 	errHost         = errors.New("invalid Host")
 	errPath         = errors.New("ambiguous path")
 	errOldFraming   = errors.New("content in an HTTP/1.0 request without a length")
+	errUnderscore   = errors.New("underscore in the name of a field")
 	errTokensInHead = errors.New("more than one Authorization field")
 )
+
+// underscored reports a field with '_' in its name (EDGE: S07).
+func underscored(fields []plugins.Field) bool {
+	for i := range fields {
+		if bytes.IndexByte(fields[i].Name, '_') >= 0 {
+			return true
+		}
+	}
+	return false
+}
 
 // frame finds out what delimits the content (RFC 9112, 6.3).
 func (st *state) frame() error {
