@@ -22,12 +22,12 @@ func (r reasons) Record(x *plugins.Exchange, _ time.Duration) { r <- x.Record.Re
 // the time for a piece has passed.
 func TestAPieceMayTakeLongerThanTheIdleTimeAsLongAsItMoves(t *testing.T) {
 	t.Parallel()
-	const size = 8 << 20
+	const size = 16 << 20
 	ended := make(reasons, 1)
 	addr := start(t, func(c *Config) {
-		c.Limits.WriteIdleTimeout, c.Recorders = 2*time.Second, []Recorder{ended}
+		c.Limits.WriteIdleTimeout, c.Recorders = 3*time.Second, []Recorder{ended}
 	}, func(x *plugins.Exchange) error {
-		if err := x.Client.WriteHead(plugins.ResponseHead{Status: 200, Fields: []byte("Content-Length: 8388608\r\n"), Length: size}); err != nil {
+		if err := x.Client.WriteHead(plugins.ResponseHead{Status: 200, Fields: []byte("Content-Length: 16777216\r\n"), Length: size}); err != nil {
 			return err
 		}
 		if _, err := x.Client.Write(make([]byte, size)); err != nil {
@@ -50,7 +50,7 @@ func TestAPieceMayTakeLongerThanTheIdleTimeAsLongAsItMoves(t *testing.T) {
 	for err == nil {
 		n, e := c.Read(p)
 		got, err = got+n, e
-		if time.Since(began) < 4*time.Second {
+		if time.Since(began) < 7*time.Second {
 			time.Sleep(20 * time.Millisecond)
 		}
 	}
@@ -63,7 +63,7 @@ func TestMinimumRatesOverHTTP2(t *testing.T) {
 	t.Parallel()
 	ended := make(reasons, 10)
 	r := startHTTP2(t, func(c *Config) {
-		c.Limits.MinRequestRate, c.Limits.MinResponseRate, c.Limits.RateGrace = 1<<20, 1<<20, 300*time.Millisecond
+		c.Limits.MinRequestRate, c.Limits.MinResponseRate, c.Limits.RateGrace = 1<<20, 1<<20, time.Second
 		c.Limits.BodyIdleTimeout, c.Limits.WriteIdleTimeout = 20*time.Second, 20*time.Second
 		c.Recorders = []Recorder{ended}
 	}, func(x *plugins.Exchange) error {
@@ -111,10 +111,9 @@ func TestMinimumRatesOverHTTP2(t *testing.T) {
 	if req, err = http.NewRequestWithContext(ctx, http.MethodGet, "http://example.com/", nil); err != nil {
 		t.Fatal(err)
 	}
-	if resp, err = client.Do(req); err != nil {
-		t.Fatal(err)
+	if resp, err = client.Do(req); err == nil { // else the stream ended before its head was read
+		defer resp.Body.Close()
 	}
-	defer resp.Body.Close()
 	if got := <-ended; got != plugins.ResponseTooSlow {
 		t.Errorf("an answer that is not read: reason %q", got)
 	}
