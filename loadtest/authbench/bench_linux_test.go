@@ -1,15 +1,13 @@
 package authbench
 
 import (
-	"context"
-	"encoding/json"
+	"bytes"
 	"errors"
 	"flag"
 	"fmt"
-	"io"
-	"net/http"
 	"net/url"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -19,20 +17,37 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-var measure = flag.Bool("measure", false, "measure in full, and put the table into loadtest/README.md")
+var (
+	measure  = flag.Bool("measure", false, "measure in full; without it every endpoint is asked for a moment")
+	publish  = flag.Bool("write", false, "put the table into loadtest/README.md")
+	only     = flag.String("only", "", "measure the rows alone whose titles match this expression")
+	profiles = flag.String("profiles", "", "a folder for processor profiles of gatehouse, one a row")
+)
 
 // row is one kind of request, to one server.
 type row struct {
-	title string
-	pid   int
-	// ask makes one request as the caller of a number, and checks its answer.
-	ask    func(ctx context.Context, caller int) error
+	title  string
+	server target
+	// request is what a caller of this number sends.
+	request func(caller int) []byte
+	// check looks at the content that came back.
+	check  func(caller int, body []byte) error
 	rounds []result
+}
+
+// target is a server that is measured.
+type target struct {
+	addr string
+	pid  int
+	// profile writes a processor profile of the next while into a file; nil:
+	// there is none to be had.
+	profile func(file string, d time.Duration) error
 }
 
 // result is what one round of a row showed.
 type result struct {
 	cost     time.Duration // processor time of the server for a request
+	sign     time.Duration // of one ES256 signature, just before
 	rate     float64       // requests/s
 	p50, p99 time.Duration
 }
@@ -44,71 +59,94 @@ const callers = 16
 func TestEndpointsAreMeasured(t *testing.T) {
 	rounds, length := 1, 300*time.Millisecond
 	if *measure {
-		rounds, length = 7, 3*time.Second
+		rounds, length = 7, 2*time.Second
+	}
+	wanted, err := regexp.Compile(*only)
+	if err != nil {
+		t.Fatal(err)
 	}
 	rows := append(gatehouse(t), provider(t)...)
+	rows = slices.DeleteFunc(rows, func(r *row) bool { return !wanted.MatchString(r.title) })
+	if len(rows) == 0 {
+		t.Fatal("no row is of that title")
+	}
 	for n := range rounds {
 		order := slices.Clone(rows)
 		if n%2 == 1 {
 			slices.Reverse(order) // a drift of the machine favours nobody
 		}
 		for _, r := range order {
-			res, err := r.round(t.Context(), length)
-			if err != nil {
+			if err := r.measure(t, length); err != nil {
 				t.Fatalf("%s: %v", r.title, err)
 			}
-			r.rounds = append(r.rounds, res)
-			t.Logf("round %d: %-44s %8.1f µs %8.0f/s", n+1, r.title, float64(res.cost)/1e3, res.rate)
+			last := r.rounds[len(r.rounds)-1]
+			t.Logf("round %d: %-44s %8.1f µs %6.2f signatures %8.0f/s", n+1, r.title,
+				float64(last.cost)/1e3, float64(last.cost)/float64(last.sign), last.rate)
 		}
 	}
 	text := table(rows)
 	t.Log("\n" + text)
-	if *measure {
-		publish(t, text)
+	if *publish {
+		write(t, text)
+	}
+	for _, r := range rows {
+		if *profiles != "" && r.server.profile != nil {
+			r.record(t, length)
+		}
+	}
+}
+
+// measure is one round.
+func (r *row) measure(t *testing.T, length time.Duration) error {
+	sign, err := signature()
+	if err != nil {
+		return err
+	}
+	res, err := r.round(t, length)
+	if err != nil {
+		return err
+	}
+	res.sign = sign
+	r.rounds = append(r.rounds, res)
+	return nil
+}
+
+// record is one more round, under the profiler.
+func (r *row) record(t *testing.T, length time.Duration) {
+	name := regexp.MustCompile(`[^a-z0-9]+`).ReplaceAllString(strings.ToLower(r.title), "-")
+	done := make(chan error, 1)
+	go func() { done <- r.server.profile(*profiles+"/"+name+".pprof", length) }()
+	_, err := r.round(t, length+length/2)
+	if err := errors.Join(err, <-done); err != nil {
+		t.Fatalf("%s: %v", r.title, err)
 	}
 }
 
 // round asks as fast as the callers can for a while, after a moment of warming.
-func (r *row) round(ctx context.Context, length time.Duration) (result, error) {
-	ctx, cancel := context.WithTimeout(ctx, length+time.Minute)
-	defer cancel()
+func (r *row) round(t *testing.T, length time.Duration) (result, error) {
 	var mu sync.Mutex
 	var group sync.WaitGroup
 	var all []time.Duration
 	var failure error
 	warm := time.Now().Add(length / 4)
 	end := warm.Add(length)
-	cpu := make(chan [2]time.Duration, 1)
+	var spent time.Duration
 	group.Go(func() {
 		time.Sleep(time.Until(warm))
-		before, err1 := processorTime(r.pid)
+		before, err1 := processorTime(r.server.pid)
 		time.Sleep(time.Until(end))
-		after, err2 := processorTime(r.pid)
+		after, err2 := processorTime(r.server.pid)
 		mu.Lock()
 		failure = errors.Join(failure, err1, err2)
+		spent = after - before
 		mu.Unlock()
-		cpu <- [2]time.Duration{before, after}
 	})
-	for caller := range callers {
+	for n := range callers {
 		group.Go(func() {
-			var mine []time.Duration
-			for {
-				sent := time.Now()
-				if !sent.Before(end) {
-					break
-				}
-				if err := r.ask(ctx, caller); err != nil {
-					mu.Lock()
-					failure = errors.Join(failure, err)
-					mu.Unlock()
-					break
-				}
-				if done := time.Now(); done.After(warm) && done.Before(end) {
-					mine = append(mine, done.Sub(sent))
-				}
-			}
+			mine, err := r.call(n, warm, end)
 			mu.Lock()
 			all = append(all, mine...)
+			failure = errors.Join(failure, err)
 			mu.Unlock()
 		})
 	}
@@ -120,11 +158,36 @@ func (r *row) round(ctx context.Context, length time.Duration) (result, error) {
 		return result{}, errors.New("no answer")
 	}
 	slices.Sort(all)
-	spent := <-cpu
 	return result{
-		cost: (spent[1] - spent[0]) / time.Duration(len(all)), rate: float64(len(all)) / length.Seconds(),
+		cost: spent / time.Duration(len(all)), rate: float64(len(all)) / length.Seconds(),
 		p50: all[len(all)/2], p99: all[len(all)*99/100],
 	}, nil
+}
+
+// call is one caller's part of a round: how long each answer took that came
+// between warm and end.
+func (r *row) call(n int, warm, end time.Time) (took []time.Duration, err error) {
+	c, err := dial(r.server.addr)
+	if err != nil {
+		return nil, err
+	}
+	defer c.conn.Close()
+	for {
+		sent := time.Now()
+		if !sent.Before(end) {
+			return took, nil
+		}
+		body, err := c.ask(r.request(n))
+		if err == nil {
+			err = r.check(n, body)
+		}
+		if err != nil {
+			return nil, err
+		}
+		if done := time.Now(); done.After(warm) && done.Before(end) {
+			took = append(took, done.Sub(sent))
+		}
+	}
 }
 
 // processorTime is what the process has used, by the kernel's account in
@@ -138,138 +201,86 @@ func processorTime(pid int) (time.Duration, error) {
 	return time.Duration(t.Nano()), nil
 }
 
-func table(rows []*row) string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%s · each server on one core, PostgreSQL 15 (fsync off) and the load on another · median of %d rounds, %d callers\n\n",
-		time.Now().UTC().Format("2006-01-02"), len(rows[0].rounds), callers)
-	b.WriteString("| endpoint | processor µs/request (min–max) | requests/s | p50 | p99 |\n| --- | ---: | ---: | ---: | ---: |\n")
-	for _, r := range rows {
-		costs := sorted(r.rounds, func(r result) float64 { return float64(r.cost) / 1e3 })
-		fmt.Fprintf(&b, "| %s | %.1f (%.1f–%.1f) | %.0f | %.2f ms | %.2f ms |\n", r.title,
-			middle(costs), costs[0], costs[len(costs)-1],
-			middle(sorted(r.rounds, func(r result) float64 { return r.rate })),
-			middle(sorted(r.rounds, func(r result) float64 { return r.p50.Seconds() * 1e3 })),
-			middle(sorted(r.rounds, func(r result) float64 { return r.p99.Seconds() * 1e3 })))
+// holding wants a text in the answer.
+func holding(text string) func(int, []byte) error {
+	return func(_ int, body []byte) error {
+		if !bytes.Contains(body, []byte(text)) {
+			return fmt.Errorf("the answer lacks %s", text)
+		}
+		return nil
 	}
-	return b.String()
 }
 
-func sorted(of []result, figure func(result) float64) []float64 {
-	var all []float64
-	for _, r := range of {
-		all = append(all, figure(r))
-	}
-	slices.Sort(all)
-	return all
+// document is a row of a document that anybody may read.
+func document(title string, s target, path string) *row {
+	request := fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: %s\r\n\r\n", path, s.addr)
+	return &row{title: title, server: s, request: func(int) []byte { return request }, check: holding("{")}
 }
 
-func middle(sorted []float64) float64 { return sorted[len(sorted)/2] }
+// issue is a row of access tokens for a service.
+func issue(title string, s target, path, id, secret string, extra url.Values) *row {
+	content := url.Values{"grant_type": {"client_credentials"}, "scope": {"read:orders"}}
+	for k, v := range extra {
+		content[k] = v
+	}
+	request := form(s.addr, path, id, secret, content)
+	return &row{title: title, server: s, request: func(int) []byte { return request }, check: holding(`"access_token"`)}
+}
 
-// publish puts the table between its marks.
-func publish(t *testing.T, text string) {
+// introspect is a row of questions about one live token for each caller, that
+// tokens issues.
+func introspect(t *testing.T, title string, tokens *row, path, id, secret string) *row {
 	t.Helper()
-	const file, begin, end = "../README.md", "<!-- authserver:begin -->\n", "<!-- authserver:end -->"
+	c, err := dial(tokens.server.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.conn.Close()
+	var requests [callers][]byte
+	for n := range requests {
+		body, err := c.ask(tokens.request(n))
+		if err != nil {
+			t.Fatal(err)
+		}
+		requests[n] = form(tokens.server.addr, path, id, secret, url.Values{"token": {text(body, "access_token")}})
+	}
+	return &row{title: title, server: tokens.server, request: func(n int) []byte { return requests[n] }, check: holding(`"active":true`)}
+}
+
+// refresh is a row of refresh tokens, one family for each caller, rotated again
+// and again.
+func refresh(title string, s target, path, id, secret string, tokens [callers]string) *row {
+	return &row{
+		title: title, server: s,
+		request: func(n int) []byte {
+			return form(s.addr, path, id, secret, url.Values{"grant_type": {"refresh_token"}, "refresh_token": {tokens[n]}})
+		},
+		check: func(n int, body []byte) error {
+			next := text(body, "refresh_token")
+			if next == "" || next == tokens[n] {
+				return errors.New("the refresh token was not rotated")
+			}
+			tokens[n] = next
+			return nil
+		},
+	}
+}
+
+// write puts the table between its marks.
+func write(t *testing.T, table string) {
+	t.Helper()
+	const file = "../README.md"
 	old, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	before, rest, ok := strings.Cut(string(old), begin)
-	_, after, found := strings.Cut(rest, end)
+	begin, end := []byte("<!-- authserver:begin -->\n"), []byte("<!-- authserver:end -->")
+	before, rest, ok := bytes.Cut(old, begin)
+	_, after, found := bytes.Cut(rest, end)
 	if !ok || !found {
 		t.Fatalf("%s: no marks for the table", file)
 	}
-	if err := os.WriteFile(file, []byte(before+begin+text+end+after), 0o644); err != nil {
+	if err := os.WriteFile(file, slices.Concat(before, begin, []byte(table), end, after), 0o644); err != nil {
 		t.Fatal(err)
 	}
-}
-
-// client keeps a connection for each caller.
-var client = &http.Client{
-	Transport:     &http.Transport{MaxIdleConnsPerHost: callers, MaxConnsPerHost: callers},
-	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	Timeout:       30 * time.Second,
-}
-
-// post sends a form with HTTP Basic, wants 200 and JSON, and returns it.
-func post(ctx context.Context, to, id, secret string, form url.Values) (map[string]any, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, to, strings.NewReader(form.Encode()))
-	if err != nil {
-		return nil, err
-	}
-	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	if secret != "" {
-		req.SetBasicAuth(url.QueryEscape(id), url.QueryEscape(secret))
-	} else {
-		form.Set("client_id", id)
-	}
-	body, err := read(req)
-	if err != nil {
-		return nil, err
-	}
-	var answer map[string]any
-	if err := json.Unmarshal(body, &answer); err != nil {
-		return nil, err
-	}
-	return answer, nil
-}
-
-func read(req *http.Request) ([]byte, error) {
-	resp, err := client.Do(req)
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return nil, err
-	}
-	if resp.StatusCode != http.StatusOK {
-		// An error of these endpoints holds no token.
-		return nil, fmt.Errorf("%s answers %d: %.200s", req.URL.Path, resp.StatusCode, body)
-	}
-	return body, nil
-}
-
-// fetch is a row of a document that anybody may read.
-func fetch(title, link string, pid int) *row {
-	return &row{title: title, pid: pid, ask: func(ctx context.Context, _ int) error {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, link, nil)
-		if err != nil {
-			return err
-		}
-		_, err = read(req)
-		return err
-	}}
-}
-
-// issue is a row of access tokens for a service.
-func issue(title, link, id, secret string, extra url.Values, pid int) *row {
-	form := url.Values{"grant_type": {"client_credentials"}, "scope": {"read:orders"}}
-	for k, v := range extra {
-		form[k] = v
-	}
-	return &row{title: title, pid: pid, ask: func(ctx context.Context, _ int) error {
-		_, err := post(ctx, link, id, secret, form)
-		return err
-	}}
-}
-
-// introspect is a row of questions about one live token for each caller.
-func introspect(t *testing.T, title, tokens, link, id, secret string, asker [2]string, pid int) *row {
-	t.Helper()
-	var live []string
-	for range callers {
-		answer, err := post(t.Context(), tokens, id, secret, url.Values{"grant_type": {"client_credentials"}, "scope": {"read:orders"}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		live = append(live, answer["access_token"].(string))
-	}
-	return &row{title: title, pid: pid, ask: func(ctx context.Context, caller int) error {
-		answer, err := post(ctx, link, asker[0], asker[1], url.Values{"token": {live[caller]}})
-		if err == nil && answer["active"] != true {
-			err = errors.New("a live token is not active")
-		}
-		return err
-	}}
 }

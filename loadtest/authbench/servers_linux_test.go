@@ -2,7 +2,6 @@ package authbench
 
 import (
 	"bufio"
-	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
@@ -20,13 +19,10 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/gatehouse/gatehouse/loadtest/servers"
 )
@@ -67,13 +63,13 @@ func gatehouse(t *testing.T) []*row {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build gatehouse: %v\n%s", err, out)
 	}
-	listen, admin := loopback(t), loopback(t)
+	listen, admin, adminToken := loopback(t), loopback(t), secret()
 	var kek [32]byte
 	_, _ = rand.Read(kek[:]) // never fails
 	file := filepath.Join(dir, "gatehouse.yaml")
-	text := fmt.Sprintf(configuration, listen, admin, secret(), servers.StartPostgres(t).Database(),
+	content := fmt.Sprintf(configuration, listen, admin, adminToken, servers.StartPostgres(t).Database(),
 		base64.StdEncoding.EncodeToString(kek[:]), password)
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	log, err := os.Create(filepath.Join(dir, "log"))
@@ -90,16 +86,48 @@ func gatehouse(t *testing.T) []*row {
 			servers.ShowLog(t, "gatehouse", string(out))
 		}
 	})
-	base := "http://" + listen
-	await(t, base+"/.well-known/openid-configuration")
-	token := base + "/oauth/token"
-	return []*row{
-		issue("gatehouse: client_credentials, ES256", token, "batch", password, nil, pid),
-		refresh(t, "gatehouse: refresh, rotated", base, password, pid),
-		introspect(t, "gatehouse: introspection", token, base+"/oauth/introspect", "batch", password, [2]string{"asker", password}, pid),
-		fetch("gatehouse: JWKS", base+"/oauth/jwks", pid),
-		fetch("gatehouse: discovery", base+"/.well-known/openid-configuration", pid),
+	await(t, "http://"+listen+"/.well-known/openid-configuration")
+	s := target{addr: listen, pid: pid, profile: func(file string, d time.Duration) error {
+		return profile("http://"+admin, adminToken, file, d)
+	}}
+	const token = "/oauth/token"
+	tokens := issue("gatehouse: client_credentials, ES256", s, token, "batch", password, nil)
+	b := signedIn(t, "http://"+listen, password)
+	var families [callers]string
+	for i := range families {
+		families[i] = b.grant(t)
 	}
+	return []*row{
+		tokens,
+		refresh("gatehouse: refresh, rotated", s, token, "web", password, families),
+		introspect(t, "gatehouse: introspection", tokens, "/oauth/introspect", "asker", password),
+		document("gatehouse: JWKS", s, "/oauth/jwks"),
+		document("gatehouse: discovery", s, "/.well-known/openid-configuration"),
+	}
+}
+
+// profile gets a processor profile of a gatehouse.
+func profile(admin, token, file string, d time.Duration) error {
+	seconds := max(1, int(d/time.Second))
+	req, err := http.NewRequest(http.MethodGet, fmt.Sprintf("%s/debug/pprof/profile?seconds=%d", admin, seconds), nil)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Authorization", "Bearer "+token)
+	resp, err := client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("no profile: %s", resp.Status)
+	}
+	out, err := os.Create(file)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, resp.Body)
+	return errors.Join(err, out.Close())
 }
 
 // provider starts npm oidc-provider, with its store in memory, and returns its
@@ -138,12 +166,14 @@ func provider(t *testing.T) []*row {
 	if err := json.Unmarshal(line, &said); err != nil {
 		t.Fatal(err)
 	}
-	token := said.Issuer + "/token"
+	s := target{addr: strings.TrimPrefix(said.Issuer, "http://"), pid: pid}
+	tokens := issue("oidc-provider: client_credentials, ES256", s, "/token", "partner", password, url.Values{"resource": {audience}})
+	opaque := issue("", s, "/token", "partner", password, nil)
 	return []*row{
-		issue("oidc-provider: client_credentials, ES256", token, "partner", password, url.Values{"resource": {audience}}, pid),
-		introspect(t, "oidc-provider: introspection, opaque tokens", token, said.Issuer+"/token/introspection", "partner", password, [2]string{"partner", password}, pid),
-		fetch("oidc-provider: JWKS", said.Issuer+"/jwks", pid),
-		fetch("oidc-provider: discovery", said.Issuer+"/.well-known/openid-configuration", pid),
+		tokens,
+		introspect(t, "oidc-provider: introspection, opaque tokens", opaque, "/token/introspection", "partner", password),
+		document("oidc-provider: JWKS", s, "/jwks"),
+		document("oidc-provider: discovery", s, "/.well-known/openid-configuration"),
 	}
 }
 
@@ -153,27 +183,10 @@ func command(words ...string) *exec.Cmd {
 	return cmd
 }
 
-// run starts cmd, on the last core if there is more than one, and ends it with
-// the test.
+// run starts cmd on the servers' core, and ends it with the test.
 func run(t *testing.T, cmd *exec.Cmd) (pid int) {
 	t.Helper()
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	var before, one unix.CPUSet
-	if err := unix.SchedGetaffinity(0, &before); err != nil {
-		t.Fatal(err)
-	}
-	if last := runtime.NumCPU() - 1; last > 0 {
-		one.Set(last)
-		if err := unix.SchedSetaffinity(0, &one); err != nil {
-			t.Fatal(err)
-		}
-	}
-	err := cmd.Start()
-	if e := unix.SchedSetaffinity(0, &before); e != nil {
-		err = errors.Join(err, e)
-	}
-	if err != nil {
+	if err := onServersCore(cmd.Start); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -203,27 +216,10 @@ func await(t *testing.T, link string) {
 	}
 }
 
-// refresh is a row of families of refresh tokens, one for each caller, each
-// rotated again and again.
-func refresh(t *testing.T, title, base, password string, pid int) *row {
-	t.Helper()
-	b := signedIn(t, base, password)
-	tokens := make([]string, callers)
-	for i := range tokens {
-		tokens[i] = b.grant(t)
-	}
-	return &row{title: title, pid: pid, ask: func(ctx context.Context, caller int) error {
-		answer, err := post(ctx, base+"/oauth/token", "web", password, url.Values{"grant_type": {"refresh_token"}, "refresh_token": {tokens[caller]}})
-		if err != nil {
-			return err
-		}
-		next, _ := answer["refresh_token"].(string)
-		if next == "" || next == tokens[caller] {
-			return errors.New("the refresh token was not rotated")
-		}
-		tokens[caller] = next
-		return nil
-	}}
+// client is for what is not measured.
+var client = &http.Client{
+	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	Timeout:       30 * time.Second,
 }
 
 // person is a browser in which alice has signed in.
@@ -258,22 +254,28 @@ func (p *person) grant(t *testing.T) string {
 		"response_type": {"code"}, "client_id": {"web"}, "redirect_uri": {callback}, "scope": {"openid read:orders"},
 		"code_challenge": {base64.RawURLEncoding.EncodeToString(sum[:])}, "code_challenge_method": {"S256"},
 	}.Encode()
-	var form url.Values
+	var fields url.Values
 	for range 10 {
-		to, page := p.visit(t, link, form)
-		form = nil
+		to, page := p.visit(t, link, fields)
+		fields = nil
 		if strings.HasPrefix(to, callback) {
 			u, err := url.Parse(to)
 			if err != nil {
 				t.Fatal(err)
 			}
-			answer, err := post(t.Context(), p.base+"/oauth/token", "web", p.password, url.Values{
-				"grant_type": {"authorization_code"}, "code": {u.Query().Get("code")}, "redirect_uri": {callback}, "code_verifier": {verifier},
-			})
+			addr := strings.TrimPrefix(p.base, "http://")
+			c, err := dial(addr)
 			if err != nil {
 				t.Fatal(err)
 			}
-			return answer["refresh_token"].(string)
+			defer c.conn.Close()
+			body, err := c.ask(form(addr, "/oauth/token", "web", p.password, url.Values{
+				"grant_type": {"authorization_code"}, "code": {u.Query().Get("code")}, "redirect_uri": {callback}, "code_verifier": {verifier},
+			}))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return text(body, "refresh_token")
 		}
 		if to != "" {
 			link = to
@@ -283,9 +285,9 @@ func (p *person) grant(t *testing.T) string {
 		if action == nil {
 			t.Fatal("neither a redirect nor a login page")
 		}
-		form = url.Values{"username": {"alice"}, "password": {p.password}}
+		fields = url.Values{"username": {"alice"}, "password": {p.password}}
 		for _, m := range hiddenInput.FindAllStringSubmatch(page, -1) {
-			form.Set(m[1], html.UnescapeString(m[2]))
+			fields.Set(m[1], html.UnescapeString(m[2]))
 		}
 		link = p.resolve(t, link, html.UnescapeString(action[1]))
 	}
