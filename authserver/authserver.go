@@ -231,7 +231,7 @@ func (s *Server) mount(place metadata.Places, pages *web.Pages, sessions *sessio
 		}
 		return h
 	}
-	mux := http.NewServeMux()
+	mux := newRouter()
 	for path, h := range map[string]http.Handler{
 		place.OpenID(): cors.Handler(api.Handler(s.metadata.Document, get, head), "GET, HEAD"),
 		place.OAuth():  cors.Handler(api.Handler(s.metadata.Document, get, head), "GET, HEAD"),

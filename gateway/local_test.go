@@ -32,7 +32,8 @@ func TestHandlerSeesTheVerifiedCertificateAndNoOther(t *testing.T) {
 		t.Helper()
 		x := plugintest.New("GET", "api.example.com", "/", "Client-Cert: :AAAA:")
 		x.TLS, x.ClientCert = encrypted, cert
-		r := request(x)
+		l := local{fields: http.Header{}}
+		r := l.read(x)
 		if (r.TLS != nil) != encrypted || has(r) != want {
 			t.Errorf("encrypted %v: TLS %v", encrypted, r.TLS)
 		}

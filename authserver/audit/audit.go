@@ -124,8 +124,8 @@ const (
 
 const (
 	flushAfter = 500 * time.Millisecond
-	batchSize  = 256
-	queueSize  = 4096
+	batchSize  = 1024
+	queueSize  = 16 * batchSize
 	flushLimit = 5 * time.Second
 )
 
@@ -140,8 +140,9 @@ type Log struct {
 	logger *slog.Logger
 	now    func() time.Time
 
-	mu    sync.Mutex
-	queue []store.AuditEvent
+	mu sync.Mutex
+	// queue grows while taken is being stored; spare is what queue will be.
+	queue, taken, spare []store.AuditEvent
 	// lost counts drops that no event tells of yet; dropped all of them.
 	lost, dropped uint64
 	full          chan struct{} // has a value when a batch is ready
@@ -172,16 +173,26 @@ func clean(s string) string {
 	if len(s) > maxField {
 		s = s[:maxField]
 	}
-	fit := func(r rune) bool { return r >= ' ' && r != 0x7f && r != utf8.RuneError }
-	if strings.IndexFunc(s, func(r rune) bool { return !fit(r) }) < 0 {
+	if plain(s) {
 		return s
 	}
+	fit := func(r rune) bool { return r >= ' ' && r != 0x7f && r != utf8.RuneError }
 	return strings.Map(func(r rune) rune {
 		if !fit(r) {
 			return '?'
 		}
 		return r
 	}, s)
+}
+
+// plain reports whether s is printable ASCII.
+func plain(s string) bool {
+	for i := range len(s) {
+		if s[i] < ' ' || s[i] >= 0x7f {
+			return false
+		}
+	}
+	return true
 }
 
 // With does something that stores the event it is given in the transaction of
@@ -215,7 +226,7 @@ func (l *Log) Queue(ctx context.Context, e store.AuditEvent) {
 	l.Line(ctx, e)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.queue) >= queueSize {
+	if len(l.queue)+len(l.taken) >= queueSize {
 		l.lost++
 		l.dropped++
 		return
@@ -240,7 +251,7 @@ func (l *Log) Dropped() uint64 {
 func (l *Log) Queued() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return len(l.queue)
+	return len(l.queue) + len(l.taken)
 }
 
 // Line writes the line of a stamped event that was stored.
@@ -294,30 +305,43 @@ func (l *Log) Run(ctx context.Context) error {
 // one goroutine at a time: Run, or a test.
 func (l *Log) Flush(ctx context.Context) error {
 	for {
-		l.mu.Lock()
-		if l.lost > 0 && len(l.queue) < queueSize {
+		batch := l.take()
+		if len(batch) == 0 {
+			return nil
+		}
+		if err := l.store.AppendAudit(ctx, batch); err != nil {
+			return fmt.Errorf("store audit events: %w", err)
+		}
+		l.stored(len(batch))
+		if err := ctx.Err(); errors.Is(err, context.Canceled) {
+			return err
+		}
+	}
+}
+
+// take returns the next events to store, which nobody else touches.
+func (l *Log) take() []store.AuditEvent {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.taken) == 0 {
+		if l.lost > 0 {
 			l.queue = append(l.queue, l.Stamp(store.AuditEvent{
 				Action: Dropped, Outcome: Failure, Actor: System, Reason: strconv.FormatUint(l.lost, 10),
 			}))
 			l.lost = 0
 		}
-		batch := l.queue[:min(len(l.queue), batchSize)]
-		l.mu.Unlock()
-		if len(batch) == 0 {
-			return nil
-		}
-		// Queue only appends, so the batch stays as it is without the lock.
-		if err := l.store.AppendAudit(ctx, batch); err != nil {
-			return fmt.Errorf("store audit events: %w", err)
-		}
-		l.mu.Lock()
-		l.queue = l.queue[len(batch):]
-		if len(l.queue) == 0 {
-			l.queue = nil
-		}
-		l.mu.Unlock()
-		if err := ctx.Err(); errors.Is(err, context.Canceled) {
-			return err
-		}
+		l.taken, l.queue, l.spare = l.queue, l.spare, nil
+	}
+	return l.taken[:min(len(l.taken), batchSize)]
+}
+
+// stored forgets the first n events that were taken.
+func (l *Log) stored(n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	whole := l.taken[:n]
+	clear(whole)
+	if l.taken = l.taken[n:]; len(l.taken) == 0 {
+		l.taken, l.spare = nil, whole[:0]
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"strconv"
 	"strings"
 	"time"
 
@@ -91,19 +92,30 @@ type request struct {
 	key, certificate string
 }
 
-// answer is a successful token response (RFC 6749, 5.1).
+// answer is a successful token response.
 type answer struct {
-	AccessToken  string `json:"access_token"`
-	TokenType    string `json:"token_type"`
-	ExpiresIn    int64  `json:"expires_in"`
-	Scope        string `json:"scope,omitempty"`
-	RefreshToken string `json:"refresh_token,omitempty"`
-	IDToken      string `json:"id_token,omitempty"`
+	AccessToken, TokenType, Scope string
+	ExpiresIn                     int64
+	RefreshToken, IDToken         string
 	// IssuedTokenType is of token exchange (RFC 8693, 2.2.1).
-	IssuedTokenType string `json:"issued_token_type,omitempty"`
+	IssuedTokenType string
 
 	action string // of the audit
 	access tokens.Access
+}
+
+// json is the answer as RFC 6749, 5.1 has it.
+func (a *answer) json() []byte {
+	const names = 160
+	b := make([]byte, 0, names+len(a.AccessToken)+len(a.TokenType)+len(a.Scope)+len(a.RefreshToken)+len(a.IDToken)+len(a.IssuedTokenType))
+	b = oauth.AppendString(append(b, `{"access_token":`...), a.AccessToken)
+	b = oauth.AppendString(append(b, `,"token_type":`...), a.TokenType)
+	b = strconv.AppendInt(append(b, `,"expires_in":`...), a.ExpiresIn, 10)
+	b = oauth.AppendMember(b, `,"scope":`, a.Scope)
+	b = oauth.AppendMember(b, `,"refresh_token":`, a.RefreshToken)
+	b = oauth.AppendMember(b, `,"id_token":`, a.IDToken)
+	b = oauth.AppendMember(b, `,"issued_token_type":`, a.IssuedTokenType)
+	return append(b, '}')
 }
 
 // New returns the endpoint.
@@ -132,7 +144,7 @@ func (e *Endpoint) Serve(w http.ResponseWriter, r *http.Request) error {
 	}
 	// 2. The client.
 	q := &request{form: form, ip: web.ClientAddress(r), from: web.ClientIP(r)}
-	if err := e.Limits.address(r); err != nil {
+	if err := take(e.Limits.Address, q.ip); err != nil {
 		return err
 	}
 	client, attempt, err := e.Clients.Authenticate(r, form)
@@ -158,7 +170,7 @@ func (e *Endpoint) Serve(w http.ResponseWriter, r *http.Request) error {
 	})
 	e.Observer.TokenIssued(form.Value("grant_type"), q.method)
 	// 5. The answer.
-	web.WriteJSON(w, http.StatusOK, ans)
+	web.WriteBody(w, http.StatusOK, ans.json())
 	return nil
 }
 

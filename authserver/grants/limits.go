@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/gatehouse/gatehouse/authserver/oauth"
-	"github.com/gatehouse/gatehouse/authserver/web"
 )
 
 // Limiter counts requests of one kind by who makes them.
@@ -24,8 +23,6 @@ type Limits struct {
 	// another's share; Subject those that are about a user.
 	Address, Client, Subject Limiter
 }
-
-func (l *Limits) address(r *http.Request) error { return take(l.Address, web.ClientAddress(r)) }
 
 func (l *Limits) client(id string) error { return take(l.Client, id) }
 

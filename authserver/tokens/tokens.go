@@ -147,17 +147,17 @@ func (i *Issuer) Mint(a *Access) (string, error) {
 		a.Expires = a.NotAfter
 	}
 	b := make([]byte, 0, 512)
-	b = appendString(append(b, `{"iss":`...), i.issuer)
-	b = appendString(append(b, `,"sub":`...), a.Subject)
+	b = oauth.AppendString(append(b, `{"iss":`...), i.issuer)
+	b = oauth.AppendString(append(b, `,"sub":`...), a.Subject)
 	b = appendAudience(append(b, `,"aud":`...), a.Audience)
 	b = strconv.AppendInt(append(b, `,"iat":`...), a.Issued.Unix(), 10)
 	b = strconv.AppendInt(append(b, `,"exp":`...), a.Expires.Unix(), 10)
-	b = appendString(append(b, `,"jti":`...), a.ID)
-	b = appendString(append(b, `,"client_id":`...), a.ClientID)
-	b = appendOptional(b, `,"scope":`, a.Scope)
-	b = appendOptional(b, `,"sid":`, a.Session)
-	b = appendOptional(b, `,"grant":`, a.Grant)
-	b = appendOptional(b, `,"acr":`, a.ACR)
+	b = oauth.AppendString(append(b, `,"jti":`...), a.ID)
+	b = oauth.AppendString(append(b, `,"client_id":`...), a.ClientID)
+	b = oauth.AppendMember(b, `,"scope":`, a.Scope)
+	b = oauth.AppendMember(b, `,"sid":`, a.Session)
+	b = oauth.AppendMember(b, `,"grant":`, a.Grant)
+	b = oauth.AppendMember(b, `,"acr":`, a.ACR)
 	if !a.AuthTime.IsZero() {
 		b = strconv.AppendInt(append(b, `,"auth_time":`...), a.AuthTime.Unix(), 10)
 	}
@@ -170,12 +170,12 @@ func (i *Issuer) Mint(a *Access) (string, error) {
 	}
 	b = appendConfirmation(b, a)
 	for _, c := range a.Claims {
-		b = append(appendString(append(b, ','), c.Name), ':', '[')
+		b = append(oauth.AppendString(append(b, ','), c.Name), ':', '[')
 		for j, value := range c.Values {
 			if j > 0 {
 				b = append(b, ',')
 			}
-			b = appendString(b, value)
+			b = oauth.AppendString(b, value)
 		}
 		b = append(b, ']')
 	}
@@ -194,13 +194,13 @@ func appendConfirmation(b []byte, a *Access) []byte {
 	}
 	b = append(b, `,"cnf":{`...)
 	if a.DPoPKey != "" {
-		b = appendString(append(b, `"jkt":`...), a.DPoPKey)
+		b = oauth.AppendString(append(b, `"jkt":`...), a.DPoPKey)
 	}
 	if a.Certificate != "" {
 		if a.DPoPKey != "" {
 			b = append(b, ',')
 		}
-		b = appendString(append(b, `"x5t#S256":`...), a.Certificate)
+		b = oauth.AppendString(append(b, `"x5t#S256":`...), a.Certificate)
 	}
 	return append(b, '}')
 }
@@ -224,19 +224,19 @@ type ID struct {
 // MintID returns a signed ID token.
 func (i *Issuer) MintID(t ID) (string, error) {
 	b := make([]byte, 0, 512)
-	b = appendString(append(b, `{"iss":`...), i.issuer)
-	b = appendString(append(b, `,"sub":`...), t.Subject)
-	b = appendString(append(b, `,"aud":`...), t.ClientID)
+	b = oauth.AppendString(append(b, `{"iss":`...), i.issuer)
+	b = oauth.AppendString(append(b, `,"sub":`...), t.Subject)
+	b = oauth.AppendString(append(b, `,"aud":`...), t.ClientID)
 	b = strconv.AppendInt(append(b, `,"iat":`...), t.Issued.Unix(), 10)
 	b = strconv.AppendInt(append(b, `,"exp":`...), t.Issued.Add(i.ttl).Unix(), 10)
 	b = strconv.AppendInt(append(b, `,"auth_time":`...), t.AuthTime.Unix(), 10)
-	b = appendOptional(b, `,"nonce":`, t.Nonce)
-	b = appendOptional(b, `,"acr":`, t.ACR)
+	b = oauth.AppendMember(b, `,"nonce":`, t.Nonce)
+	b = oauth.AppendMember(b, `,"acr":`, t.ACR)
 	if methods := oauth.Methods(t.ACR); methods != nil {
 		b = append(append(append(b, `,"amr":["`...), strings.Join(methods, `","`)...), `"]`...)
 	}
-	b = appendOptional(b, `,"sid":`, t.Session)
-	b = appendString(append(b, `,"at_hash":`...), halfHash(t.AccessToken))
+	b = oauth.AppendMember(b, `,"sid":`, t.Session)
+	b = oauth.AppendString(append(b, `,"at_hash":`...), halfHash(t.AccessToken))
 	token, err := i.keys.Sign(use, typeID, append(b, '}'))
 	if err != nil {
 		return "", fmt.Errorf("sign ID token: %w", err)
@@ -365,40 +365,17 @@ func (i *Issuer) Live(ctx context.Context, a Access) (bool, error) {
 	return !revoked, nil
 }
 
-// appendString appends s as JSON.
-func appendString(b []byte, s string) []byte {
-	for i := range len(s) {
-		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
-			quoted, err := json.Marshal(s)
-			if err != nil {
-				panic("tokens: a string does not encode: " + err.Error())
-			}
-			return append(b, quoted...)
-		}
-	}
-	b = append(b, '"')
-	b = append(b, s...)
-	return append(b, '"')
-}
-
-func appendOptional(b []byte, name, s string) []byte {
-	if s == "" {
-		return b
-	}
-	return appendString(append(b, name...), s)
-}
-
 // appendAudience writes one audience as a string, which every library reads.
 func appendAudience(b []byte, audience []string) []byte {
 	if len(audience) == 1 {
-		return appendString(b, audience[0])
+		return oauth.AppendString(b, audience[0])
 	}
 	b = append(b, '[')
 	for i, a := range audience {
 		if i > 0 {
 			b = append(b, ',')
 		}
-		b = appendString(b, a)
+		b = oauth.AppendString(b, a)
 	}
 	return append(b, ']')
 }

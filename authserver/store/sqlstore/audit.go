@@ -45,8 +45,9 @@ func appendAudit(ctx context.Context, c conn, events []store.AuditEvent) error {
 		return err
 	}
 	head.Seq -= int64(len(events))
-	for chunk := range slices.Chunk(events, 100) {
-		if err := insertAudit(ctx, c, &head, chunk); err != nil {
+	for chunk := range slices.Chunk(events, c.d.auditRows) {
+		query, args := c.d.insertAudit(chained(&head, chunk))
+		if _, err := c.exec(ctx, query, args...); err != nil {
 			return err
 		}
 	}
@@ -54,33 +55,67 @@ func appendAudit(ctx context.Context, c conn, events []store.AuditEvent) error {
 	return err
 }
 
-const auditColumns = `seq, at, action, outcome, actor, client, subject, grant_id, session, ip, reason, hash`
-
-// insertAudit stores events as one statement, and moves head over them.
-func insertAudit(ctx context.Context, c conn, head *store.Link, events []store.AuditEvent) error {
-	var query strings.Builder
-	query.WriteString(`INSERT INTO audit (` + auditColumns + `) VALUES `)
-	args := make([]any, 0, len(events)*12)
-	for i, e := range events {
-		if i > 0 {
-			query.WriteString(", ")
-		}
+// chained returns events with their places in the chain, and moves head over
+// them.
+func chained(head *store.Link, events []store.AuditEvent) []store.AuditEvent {
+	placed := slices.Clone(events)
+	for i := range placed {
+		e := &placed[i]
 		head.Seq++
 		e.Seq = head.Seq
 		head.Hash = e.Chained(head.Hash)
-		query.WriteByte('(')
+		e.Hash = head.Hash
+	}
+	return placed
+}
+
+const auditColumns = `seq, at, action, outcome, actor, client, subject, grant_id, session, ip, reason, hash`
+
+// auditValues is a statement with a row for each event.
+func auditValues(events []store.AuditEvent) (query string, args []any) {
+	var b strings.Builder
+	b.WriteString(`INSERT INTO audit (` + auditColumns + `) VALUES `)
+	args = make([]any, 0, len(events)*12)
+	for i := range events {
+		e := &events[i]
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteByte('(')
 		for j, value := range []any{e.Seq, e.Time.UnixMicro(), e.Action, e.Outcome, e.Actor, e.Client, e.Subject,
-			e.Grant, e.Session, e.IP, e.Reason, slices.Clone(head.Hash[:])} {
+			e.Grant, e.Session, e.IP, e.Reason, e.Hash[:]} {
 			if j > 0 {
-				query.WriteString(", ")
+				b.WriteString(", ")
 			}
 			args = append(args, value)
-			query.WriteString("?" + strconv.Itoa(len(args)))
+			b.WriteString("?" + strconv.Itoa(len(args)))
 		}
-		query.WriteByte(')')
+		b.WriteByte(')')
 	}
-	_, err := c.exec(ctx, query.String(), args...)
-	return err
+	return b.String(), args
+}
+
+// auditArrays is one statement however many events there are, with an array
+// for each column: it is prepared once, and has twelve parameters.
+func auditArrays(events []store.AuditEvent) (query string, args []any) {
+	seqs, times, hashes := make([]int64, len(events)), make([]int64, len(events)), make([][]byte, len(events))
+	var texts [9][]string
+	for i := range texts {
+		texts[i] = make([]string, len(events))
+	}
+	for i := range events {
+		e := &events[i]
+		seqs[i], times[i], hashes[i] = e.Seq, e.Time.UnixMicro(), e.Hash[:]
+		for j, s := range [...]string{e.Action, e.Outcome, e.Actor, e.Client, e.Subject, e.Grant, e.Session, e.IP, e.Reason} {
+			texts[j][i] = s
+		}
+	}
+	args = []any{seqs, times}
+	for i := range texts {
+		args = append(args, texts[i])
+	}
+	return `INSERT INTO audit (` + auditColumns + `) SELECT * FROM unnest(?1::bigint[], ?2::bigint[], ?3::text[], ?4::text[],
+		?5::text[], ?6::text[], ?7::text[], ?8::text[], ?9::text[], ?10::text[], ?11::text[], ?12::bytea[])`, append(args, hashes)
 }
 
 // AuditSince implements store.Audits.

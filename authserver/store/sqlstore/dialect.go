@@ -16,6 +16,8 @@ import (
 	"github.com/pressly/goose/v3"
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
+
+	"github.com/gatehouse/gatehouse/authserver/store"
 )
 
 // dialect is everything that SQLite and PostgreSQL do differently.
@@ -37,6 +39,9 @@ type dialect struct {
 	lockTimeout func(error) bool
 	// snapshot lets a transaction see one moment only.
 	snapshot sql.IsolationLevel
+	// insertAudit is a statement that stores up to auditRows events.
+	insertAudit func(events []store.AuditEvent) (query string, args []any)
+	auditRows   int
 	// patient lifts, for one transaction, the limits that keep verbs short.
 	patient []string
 }
@@ -73,6 +78,8 @@ var sqliteDialect = &dialect{
 		return errors.As(err, &e) && (e.Code() == sqlite3.SQLITE_CONSTRAINT_UNIQUE || e.Code() == sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY)
 	},
 	lockTimeout: func(error) bool { return false }, // its busy timeout is as long as a verb
+	insertAudit: auditValues,
+	auditRows:   100,
 }
 
 var postgresDialect = &dialect{
@@ -91,8 +98,10 @@ var postgresDialect = &dialect{
 		var e *pgconn.PgError
 		return errors.As(err, &e) && e.Code == "55P03"
 	},
-	snapshot: sql.LevelRepeatableRead,
-	patient:  []string{"SET LOCAL statement_timeout = 0", "SET LOCAL idle_in_transaction_session_timeout = 0"},
+	snapshot:    sql.LevelRepeatableRead,
+	insertAudit: auditArrays,
+	auditRows:   4096,
+	patient:     []string{"SET LOCAL statement_timeout = 0", "SET LOCAL idle_in_transaction_session_timeout = 0"},
 }
 
 // openSQLite opens the file at path with one writing connection and a few that
