@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -30,7 +29,9 @@ func runCommand() *cobra.Command {
 		if err := readable(*path); err != nil {
 			return err
 		}
-		logger := slog.New(slog.NewJSONHandler(c.ErrOrStderr(), nil))
+		lines := newLogs(c.ErrOrStderr())
+		defer lines.Flush()
+		logger := lines.logger()
 		tuneMemory(logger)
 		redis.SetLogger(redisLog{logger})
 		file, err := loadChecked(*path)

@@ -81,7 +81,7 @@ func openIssuer(ctx context.Context, file *routes.File, dev bool, limits *limits
 	ringConfig := keys.Config{
 		Algorithm: a.Algorithm, Rotation: a.KeyRotation, TokenLife: a.AccessTokenTTL,
 		OnError:  func(err error) { logger.Error("signing keys", "error", err) },
-		OnChange: func(e store.AuditEvent) { audit.Line(ctx, logger.With("log", "audit"), e) },
+		OnChange: func(e store.AuditEvent) { audit.Line(ctx, auditLogger(logger), e) },
 	}
 	for _, text := range a.KeyEncryptionKey {
 		kek, err := keys.ParseKek(text.Reveal())
@@ -121,7 +121,7 @@ func openIssuer(ctx context.Context, file *routes.File, dev bool, limits *limits
 		Issuer: a.Issuer, Insecure: insecure(file), Audience: a.Audience, AccessTokenTTL: a.AccessTokenTTL, CodeTTL: a.CodeTTL, SessionTTL: a.SessionTTL,
 		RefreshTTL: a.RefreshToken.TTL, RefreshIdle: a.RefreshToken.Idle, RefreshGrace: grace,
 		Declared: declared(file), Store: i.store, Keys: i.ring, AuditRetention: a.Audit.Retention,
-		Logger: logger, Audit: logger.With("log", "audit"), Observer: counters,
+		Logger: logger, Audit: auditLogger(logger), Observer: counters,
 	})
 	if err != nil {
 		return nil, err
