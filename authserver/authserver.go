@@ -180,7 +180,8 @@ func (s *Server) mount(place metadata.Places, pages *web.Pages, sessions *sessio
 		Clients: s.clients, Tokens: issuer, Store: c.Store, Revoker: revoker, Audit: s.audit, Now: c.Now,
 	})
 	introspection := introspect.New(introspect.Config{
-		Issuer: c.Issuer, Clients: s.clients, Users: s.users, Scopes: s.scopes, Tokens: issuer, Store: c.Store, Now: c.Now,
+		Issuer: c.Issuer, Clients: s.clients, Users: s.users, Scopes: s.scopes, Tokens: issuer, Store: c.Store,
+		View: c.Revocations, Now: c.Now,
 	})
 	info := userinfo.New(userinfo.Config{Issuer: c.Issuer, Users: s.users, Scopes: s.scopes, Tokens: issuer, Sender: holder})
 	authorization := authorize.New(authorize.Config{

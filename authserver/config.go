@@ -13,6 +13,7 @@ import (
 	"github.com/gatehouse/gatehouse/authserver/clients"
 	"github.com/gatehouse/gatehouse/authserver/fetch"
 	"github.com/gatehouse/gatehouse/authserver/grants"
+	"github.com/gatehouse/gatehouse/authserver/introspect"
 	"github.com/gatehouse/gatehouse/authserver/login"
 	"github.com/gatehouse/gatehouse/authserver/register"
 	"github.com/gatehouse/gatehouse/authserver/store"
@@ -80,6 +81,9 @@ type Config struct {
 	Declared Declared
 	Store    store.Store
 	Keys     Keys
+	// Revocations is the store's revocation log as this process follows it; nil:
+	// introspection asks the store about every token.
+	Revocations introspect.View
 	// Now is the clock; default time.Now.
 	Now func() time.Time
 	// Logger takes what goes wrong, Audit one line for each event.

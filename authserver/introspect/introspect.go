@@ -10,10 +10,12 @@ package introspect
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -31,6 +33,13 @@ type Store interface {
 	Family(ctx context.Context, grant string) (store.Family, error)
 }
 
+// View is the revocation log as this process follows it.
+type View interface {
+	// Revoked reports whether an entry revokes the token. While the view is not
+	// current it may lack entries that the store holds.
+	Revoked(t *tokens.Access) (revoked, current bool)
+}
+
 // Config is what an Endpoint needs.
 type Config struct {
 	Issuer  string
@@ -39,7 +48,10 @@ type Config struct {
 	Scopes  *scopes.Catalogue
 	Tokens  *tokens.Issuer
 	Store   Store
-	Now     func() time.Time
+	// View spares the store questions about access tokens; nil: it is asked
+	// about each.
+	View View
+	Now  func() time.Time
 }
 
 // Endpoint is the introspection endpoint. It is safe for concurrent use.
@@ -48,31 +60,63 @@ type Endpoint struct{ Config }
 // New returns the endpoint.
 func New(c Config) *Endpoint { return &Endpoint{c} }
 
-// answer is the response (RFC 7662, 2.2).
+// answer is the response.
 type answer struct {
-	Active    bool     `json:"active"`
-	Scope     string   `json:"scope,omitempty"`
-	ClientID  string   `json:"client_id,omitempty"`
-	TokenType string   `json:"token_type,omitempty"`
-	Expires   int64    `json:"exp,omitempty"`
-	Issued    int64    `json:"iat,omitempty"`
-	Subject   string   `json:"sub,omitempty"`
-	Audience  []string `json:"aud,omitempty"`
-	Issuer    string   `json:"iss,omitempty"`
-	ID        string   `json:"jti,omitempty"`
-	Session   string   `json:"sid,omitempty"`
-	ACR       string   `json:"acr,omitempty"`
-	AuthTime  int64    `json:"auth_time,omitempty"`
-	// Actor is who acts for the subject (RFC 8693, 4.1).
-	Actor *tokens.Actor `json:"act,omitempty"`
-	// Confirm lets a resource server check the binding itself (RFC 9449, 6.2;
-	// RFC 8705, 3.2).
-	Confirm *confirm `json:"cnf,omitempty"`
+	Active                            bool
+	Scope, ClientID, TokenType        string
+	Expires, Issued                   int64
+	Subject, Issuer, ID, Session, ACR string
+	Audience                          []string
+	AuthTime                          int64
+	Actor                             *tokens.Actor
+	DPoPKey, Certificate              string
 }
 
-type confirm struct {
-	Key         string `json:"jkt,omitempty"`
-	Certificate string `json:"x5t#S256,omitempty"`
+// MarshalJSON is the response of RFC 7662, 2.2: `act` is of RFC 8693, 4.1, and
+// `cnf` lets a resource server check the binding itself (RFC 9449, 6.2; RFC
+// 8705, 3.2).
+func (a answer) MarshalJSON() ([]byte, error) {
+	if !a.Active {
+		return []byte(`{"active":false}`), nil
+	}
+	b := append(make([]byte, 0, 512), `{"active":true`...)
+	b = oauth.AppendMember(b, `,"scope":`, a.Scope)
+	b = oauth.AppendMember(b, `,"client_id":`, a.ClientID)
+	b = oauth.AppendMember(b, `,"token_type":`, a.TokenType)
+	b = appendTime(b, `,"exp":`, a.Expires)
+	b = appendTime(b, `,"iat":`, a.Issued)
+	b = oauth.AppendMember(b, `,"sub":`, a.Subject)
+	for i, audience := range a.Audience {
+		if i == 0 {
+			b = append(b, `,"aud":[`...)
+		} else {
+			b = append(b, ',')
+		}
+		b = oauth.AppendString(b, audience)
+	}
+	if len(a.Audience) > 0 {
+		b = append(b, ']')
+	}
+	b = oauth.AppendMember(b, `,"iss":`, a.Issuer)
+	b = oauth.AppendMember(b, `,"jti":`, a.ID)
+	b = oauth.AppendMember(b, `,"sid":`, a.Session)
+	b = oauth.AppendMember(b, `,"acr":`, a.ACR)
+	b = appendTime(b, `,"auth_time":`, a.AuthTime)
+	if a.Actor != nil {
+		actor, err := json.Marshal(a.Actor)
+		if err != nil {
+			return nil, err
+		}
+		b = append(append(b, `,"act":`...), actor...)
+	}
+	return append(tokens.AppendConfirmation(b, a.DPoPKey, a.Certificate), '}'), nil
+}
+
+func appendTime(b []byte, name string, seconds int64) []byte {
+	if seconds == 0 {
+		return b
+	}
+	return strconv.AppendInt(append(b, name...), seconds, 10)
 }
 
 // Serve answers an introspection request.
@@ -107,7 +151,11 @@ func (e *Endpoint) Serve(w http.ResponseWriter, r *http.Request) error {
 	if wantsSigned(r) {
 		return e.writeSigned(w, c.ID, a)
 	}
-	web.WriteJSON(w, http.StatusOK, a)
+	body, err := a.MarshalJSON()
+	if err != nil {
+		return oauth.Failed(err)
+	}
+	web.WriteBody(w, http.StatusOK, body)
 	return nil
 }
 
@@ -116,25 +164,32 @@ func (e *Endpoint) access(ctx context.Context, c *clients.Client, token string) 
 	if err != nil || !e.mayKnow(c, t) {
 		return answer{}, nil
 	}
-	live, err := e.Tokens.Live(ctx, t)
-	if err != nil || !live {
+	if live, err := e.live(ctx, &t); err != nil || !live {
 		return answer{}, err
 	}
 	a := answer{
 		Active: true, Scope: t.Scope, ClientID: t.ClientID, TokenType: "Bearer", Expires: t.Expires.Unix(),
 		Issued: t.Issued.Unix(), Subject: t.Subject, Audience: t.Audience, Issuer: e.Issuer, ID: t.ID,
-		Session: t.Session, ACR: t.ACR, Actor: t.Actor,
+		Session: t.Session, ACR: t.ACR, Actor: t.Actor, DPoPKey: t.DPoPKey, Certificate: t.Certificate,
 	}
 	if t.DPoPKey != "" {
 		a.TokenType = "DPoP"
-	}
-	if t.DPoPKey != "" || t.Certificate != "" {
-		a.Confirm = &confirm{t.DPoPKey, t.Certificate}
 	}
 	if !t.AuthTime.IsZero() {
 		a.AuthTime = t.AuthTime.Unix()
 	}
 	return a, nil
+}
+
+// live reports whether nothing that the token depends on was revoked: from
+// memory where that is as good as the store.
+func (e *Endpoint) live(ctx context.Context, t *tokens.Access) (bool, error) {
+	if e.View != nil {
+		if revoked, current := e.View.Revoked(t); revoked || current {
+			return !revoked, nil
+		}
+	}
+	return e.Tokens.Live(ctx, *t)
 }
 
 func (e *Endpoint) mayKnow(c *clients.Client, t tokens.Access) bool {

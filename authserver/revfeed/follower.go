@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gatehouse/gatehouse/authserver/oauth"
@@ -44,6 +45,10 @@ type Follower struct {
 	onErr  func(error)
 	bell   bell
 	ready  chan struct{}
+	// wakes counts calls of Wake, caughtUp those before the last complete read
+	// of the log, which began at contact (Unix nanoseconds).
+	wakes, caughtUp atomic.Uint64
+	contact         atomic.Int64
 
 	mu     sync.Mutex
 	status Status
@@ -95,7 +100,20 @@ func NewFollower(c FollowerConfig) *Follower {
 }
 
 // Wake makes the follower read the log at once. It does not block.
-func (f *Follower) Wake() { f.bell.ring() }
+func (f *Follower) Wake() {
+	f.wakes.Add(1)
+	f.bell.ring()
+}
+
+// viewAge is how long ago the log may have been read for a view to be current:
+// two regular reads may be late.
+const viewAge = 2*verifyEvery + pollEvery
+
+// Current reports whether what was applied is what the log held a moment ago,
+// and everything of which Wake told. It takes no lock.
+func (f *Follower) Current() bool {
+	return f.caughtUp.Load() == f.wakes.Load() && f.now().UnixNano()-f.contact.Load() <= int64(viewAge)
+}
 
 // Ready is closed when everything that the log held has been applied for the
 // first time.
@@ -145,7 +163,7 @@ func (f *Follower) catchUp(ctx context.Context) error {
 	after, seen := f.status.Applied, f.seen
 	f.mu.Unlock()
 	for rewound := false; ; {
-		began := f.now()
+		began, woken := f.now(), f.wakes.Load()
 		entries, head, err := readLog(ctx, f.log, after)
 		if err != nil {
 			return fmt.Errorf("revocation log: %w", err)
@@ -168,6 +186,8 @@ func (f *Follower) catchUp(ctx context.Context) error {
 		}
 		f.status.Applied = max(f.status.Applied, head)
 		f.status.LogContact = began
+		f.contact.Store(began.UnixNano())
+		f.caughtUp.Store(woken)
 		if rewound || head < seen {
 			// What the stream holds above the log's end is of another history.
 			f.seen = head

@@ -397,3 +397,37 @@ func TestRelayBeginsALongLogNearItsEnd(t *testing.T) {
 		t.Errorf("%d entries, %v; want the last %d", len(s.ids), err, streamLength)
 	}
 }
+
+func TestViewIsCurrentWhenTheLogWasReadSinceTheLastWake(t *testing.T) {
+	follow(t, false, func(t *testing.T, log *memoryLog, e *edge, follower *Follower, _ scripted, _ *[]error) {
+		if !follower.Current() {
+			t.Error("not current after the first read")
+		}
+		log.append(1)
+		follower.Wake()
+		if follower.Current() && !e.has(4, 4) {
+			t.Error("current without what Wake told of")
+		}
+		synctest.Wait()
+		if !follower.Current() || !e.has(4, 4) {
+			t.Error("not current after the read")
+		}
+		log.change(func(l *memoryLog) { l.err = errors.New("away") })
+		follower.Wake()
+		synctest.Wait()
+		if follower.Current() {
+			t.Error("current although the read after Wake failed")
+		}
+		log.change(func(l *memoryLog) { l.err = nil })
+		time.Sleep(2 * pollEvery)
+		if !follower.Current() {
+			t.Error("not current again")
+		}
+		log.change(func(l *memoryLog) { l.err = errors.New("away") })
+		time.Sleep(viewAge + pollEvery)
+		if follower.Current() {
+			t.Error("current although the log was not read for long")
+		}
+		log.change(func(l *memoryLog) { l.err = nil })
+	})
+}

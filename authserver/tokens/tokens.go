@@ -168,7 +168,7 @@ func (i *Issuer) Mint(a *Access) (string, error) {
 		}
 		b = append(append(b, `,"act":`...), actor...)
 	}
-	b = appendConfirmation(b, a)
+	b = AppendConfirmation(b, a.DPoPKey, a.Certificate)
 	for _, c := range a.Claims {
 		b = append(oauth.AppendString(append(b, ','), c.Name), ':', '[')
 		for j, value := range c.Values {
@@ -186,21 +186,21 @@ func (i *Issuer) Mint(a *Access) (string, error) {
 	return token, nil
 }
 
-// appendConfirmation writes what the token is bound to (RFC 9449, 6.1; RFC
-// 8705, 3.1).
-func appendConfirmation(b []byte, a *Access) []byte {
-	if a.DPoPKey == "" && a.Certificate == "" {
+// AppendConfirmation appends the member `cnf` to a JSON object: what a token is
+// bound to, if anything (RFC 9449, 6.1; RFC 8705, 3.1).
+func AppendConfirmation(b []byte, key, certificate string) []byte {
+	if key == "" && certificate == "" {
 		return b
 	}
 	b = append(b, `,"cnf":{`...)
-	if a.DPoPKey != "" {
-		b = oauth.AppendString(append(b, `"jkt":`...), a.DPoPKey)
+	if key != "" {
+		b = oauth.AppendString(append(b, `"jkt":`...), key)
 	}
-	if a.Certificate != "" {
-		if a.DPoPKey != "" {
+	if certificate != "" {
+		if key != "" {
 			b = append(b, ',')
 		}
-		b = oauth.AppendString(append(b, `"x5t#S256":`...), a.Certificate)
+		b = oauth.AppendString(append(b, `"x5t#S256":`...), certificate)
 	}
 	return append(b, '}')
 }

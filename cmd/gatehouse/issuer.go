@@ -26,9 +26,11 @@ import (
 	"github.com/gatehouse/gatehouse/authserver/revfeed"
 	"github.com/gatehouse/gatehouse/authserver/store"
 	"github.com/gatehouse/gatehouse/authserver/store/sqlstore"
+	"github.com/gatehouse/gatehouse/authserver/tokens"
 	"github.com/gatehouse/gatehouse/authserver/unusual"
 	"github.com/gatehouse/gatehouse/authserver/users"
 	"github.com/gatehouse/gatehouse/gateway/admin"
+	"github.com/gatehouse/gatehouse/plugins"
 	"github.com/gatehouse/gatehouse/plugins/auth"
 	"github.com/gatehouse/gatehouse/routes"
 )
@@ -120,7 +122,7 @@ func openIssuer(ctx context.Context, file *routes.File, dev bool, limits *limits
 		Fetch:  fetch.New(fetch.Config{Networks: fetchNetworks(file, dev)}),
 		Issuer: a.Issuer, Insecure: insecure(file), Audience: a.Audience, AccessTokenTTL: a.AccessTokenTTL, CodeTTL: a.CodeTTL, SessionTTL: a.SessionTTL,
 		RefreshTTL: a.RefreshToken.TTL, RefreshIdle: a.RefreshToken.Idle, RefreshGrace: grace,
-		Declared: declared(file), Store: i.store, Keys: i.ring, AuditRetention: a.Audit.Retention,
+		Declared: declared(file), Store: i.store, Keys: i.ring, Revocations: i, AuditRetention: a.Audit.Retention,
 		Logger: logger, Audit: auditLogger(logger), Observer: counters,
 	})
 	if err != nil {
@@ -247,6 +249,14 @@ func (i *issuer) openFeed(file *routes.File, logger *slog.Logger) (err error) {
 func (i *issuer) apply(entries []oauth.Revocation) {
 	i.denied.Apply(entries)
 	i.server.Noted(entries)
+}
+
+// Revoked implements introspect.View over what the edge goes by.
+func (i *issuer) Revoked(t *tokens.Access) (revoked, current bool) {
+	current = i.follower.Current() // before the look, so that it vouches for that
+	return i.denied.Denies(&plugins.Principal{
+		Issuer: i.url, ClientID: t.ClientID, Subject: t.Subject, Session: t.Session, Grant: t.Grant, TokenID: t.ID, Issued: t.Issued,
+	}), current
 }
 
 // wake tells this process that the log has grown.
