@@ -53,6 +53,13 @@ func (f *flaky) Family(ctx context.Context, grant string) (store.Family, error) 
 	return c, firstOf(f.err(), err)
 }
 
+func (f *flaky) FamilyAndUser(ctx context.Context, grant string) (store.Family, store.User, error) {
+	if _, err := f.Family(ctx, grant); err != nil {
+		return store.Family{}, store.User{}, err
+	}
+	return f.Store.FamilyAndUser(ctx, grant)
+}
+
 func (f *flaky) AppendAudit(ctx context.Context, events []store.AuditEvent) error {
 	if err := f.err(); err != nil {
 		return err
@@ -86,6 +93,9 @@ func (l lost) Code(ctx context.Context, h store.Digest) (store.Code, error) {
 }
 func (l lost) Family(ctx context.Context, grant string) (store.Family, error) {
 	return l.Store.Family(ctx, grant)
+}
+func (l lost) FamilyAndUser(ctx context.Context, grant string) (store.Family, store.User, error) {
+	return l.Store.FamilyAndUser(ctx, grant)
 }
 func (l lost) Ping(ctx context.Context) error { return l.Store.Ping(ctx) }
 

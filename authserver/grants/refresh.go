@@ -25,7 +25,7 @@ func (e *Endpoint) refresh(ctx context.Context, q *request) (*answer, error) {
 	if !ok || !e.Tokens.Genuine(presented) {
 		return nil, errRefresh
 	}
-	f, err := e.Store.Family(ctx, presented.Grant)
+	f, user, err := e.Store.FamilyAndUser(ctx, presented.Grant)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 		return nil, errRefresh
@@ -34,7 +34,7 @@ func (e *Endpoint) refresh(ctx context.Context, q *request) (*answer, error) {
 	case f.ClientID != q.client.ID:
 		return nil, errRefresh
 	}
-	granted, audience, refusal := e.permitted(ctx, q, f)
+	granted, audience, refusal := e.permitted(ctx, q, f, user)
 	if refusal != nil && presented.Generation == f.Generation {
 		return nil, refusal
 	} // an older token is the store's to judge first, whatever else is wrong
@@ -79,8 +79,8 @@ func (e *Endpoint) refresh(ctx context.Context, q *request) (*answer, error) {
 
 // permitted returns the scopes and the audience of the new access token, which
 // may be narrower than the family's, if the user is still there.
-func (e *Endpoint) permitted(ctx context.Context, q *request, f store.Family) (granted, audience []string, err error) {
-	if _, err := e.Users.Present(ctx, f.Subject); errors.Is(err, store.ErrNotFound) {
+func (e *Endpoint) permitted(ctx context.Context, q *request, f store.Family, user store.User) (granted, audience []string, err error) {
+	if _, err := e.Users.PresentRow(ctx, user); errors.Is(err, store.ErrNotFound) {
 		return nil, nil, errRefresh
 	} else if err != nil {
 		return nil, nil, oauth.Unavailable(fmt.Errorf("look up the user: %w", err))

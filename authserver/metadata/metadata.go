@@ -8,11 +8,14 @@
 package metadata
 
 import (
+	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
 	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -109,12 +112,19 @@ type Config struct {
 // Endpoint serves the documents. It is safe for concurrent use.
 type Endpoint struct {
 	Config
-	body atomic.Pointer[[]byte]
+	sent   atomic.Pointer[sent]
+	maxAge string // Cache-Control of the key set
+}
+
+// sent is the document as it is sent.
+type sent struct {
+	body []byte
+	etag string
 }
 
 // New returns the endpoint.
 func New(c Config) *Endpoint {
-	e := &Endpoint{Config: c}
+	e := &Endpoint{Config: c, maxAge: "public, max-age=" + strconv.Itoa(int(c.KeysMaxAge/time.Second))}
 	e.Advertise(nil, false)
 	return e
 }
@@ -159,28 +169,46 @@ func (e *Endpoint) Advertise(scopes []string, registration bool) {
 	if err != nil {
 		panic("metadata: strings do not encode: " + err.Error())
 	}
-	e.body.Store(&body)
+	sum := sha256.Sum256(body)
+	e.sent.Store(&sent{body, `"` + base64.RawURLEncoding.EncodeToString(sum[:16]) + `"`})
 }
 
 // Document serves both well-known documents.
 func (e *Endpoint) Document(w http.ResponseWriter, r *http.Request) error {
-	w.Header().Set("Cache-Control", "public, max-age=300")
-	w.Header().Del("Pragma")
-	web.WriteBody(w, http.StatusOK, *e.body.Load())
+	d := e.sent.Load()
+	serve(w, r, d.body, d.etag, "public, max-age=300")
 	return nil
 }
 
 // KeySet serves the keys.
 func (e *Endpoint) KeySet(w http.ResponseWriter, r *http.Request) error {
 	body, etag := e.Keys.JWKS()
+	serve(w, r, body, etag, e.maxAge)
+	return nil
+}
+
+// serve sends a document that caches may keep, unless the client has it.
+func serve(w http.ResponseWriter, r *http.Request, body []byte, etag, cacheControl string) {
 	h := w.Header()
-	h.Set("Cache-Control", "public, max-age="+strconv.Itoa(int(e.KeysMaxAge/time.Second)))
+	h.Set("Cache-Control", cacheControl)
 	h.Del("Pragma")
 	h.Set("ETag", etag)
-	if r.Header.Get("If-None-Match") == etag {
+	if has(r.Header["If-None-Match"], etag) {
 		w.WriteHeader(http.StatusNotModified)
-		return nil
+		return
 	}
 	web.WriteBody(w, http.StatusOK, body)
-	return nil
+}
+
+// has reports whether If-None-Match names etag, which holds no comma (RFC 9110,
+// 13.1.2: weak comparison).
+func has(fields []string, etag string) bool {
+	for _, field := range fields {
+		for tag := range strings.SplitSeq(field, ",") {
+			if tag = strings.TrimSpace(tag); tag == "*" || strings.TrimPrefix(tag, "W/") == etag {
+				return true
+			}
+		}
+	}
+	return false
 }

@@ -179,6 +179,9 @@ type Refreshes interface {
 	AddFamily(ctx context.Context, f Family) error
 	// Family returns the family as it stands, revoked ones too; ErrNotFound.
 	Family(ctx context.Context, grant string) (Family, error)
+	// FamilyAndUser is Family with the row of its subject, both of one moment
+	// where there is such a row; a zero User where there is none.
+	FamilyAndUser(ctx context.Context, grant string) (Family, User, error)
 	// RotateRefresh spends a refresh token. One winner advances the family.
 	// Within the grace the immediately previous generation succeeds again
 	// with replayed = true and changes nothing. ErrMismatch when another

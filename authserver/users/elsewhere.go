@@ -76,7 +76,18 @@ const (
 // loses everything, and is store.ErrNotFound. Where Recheck.Closed is set, any
 // other error can mean that the directory does not answer.
 func (r *Registry) Present(ctx context.Context, subject string) (store.User, error) {
-	u, err := r.User(ctx, subject)
+	row, err := r.store.UserBySubject(ctx, subject)
+	if err != nil {
+		return store.User{}, err
+	}
+	return r.PresentRow(ctx, row)
+}
+
+// PresentRow is Present for a row that the store has just given; a zero one is of
+// nobody.
+func (r *Registry) PresentRow(ctx context.Context, row store.User) (store.User, error) {
+	subject := row.Subject
+	u, err := r.enabled(row)
 	if err != nil || r.directory == nil || r.recheck.Every == 0 || r.believed(subject) {
 		return u, err
 	}

@@ -298,22 +298,27 @@ func declaredUser(row store.User, d Declared) store.User {
 // User returns an enabled user by subject: store.ErrNotFound for one that is
 // unknown, disabled, or declared no more.
 func (r *Registry) User(ctx context.Context, subject string) (store.User, error) {
-	u, err := r.store.UserBySubject(ctx, subject)
+	row, err := r.store.UserBySubject(ctx, subject)
 	if err != nil {
 		return store.User{}, err
 	}
-	if u.Disabled {
+	return r.enabled(row)
+}
+
+// enabled is User for a row of the store; a zero one is of nobody.
+func (r *Registry) enabled(row store.User) (store.User, error) {
+	if row.Subject == "" || row.Disabled {
 		return store.User{}, store.ErrNotFound
 	}
-	if !u.Declared {
-		u.PasswordHash = ""
-		return u, nil
+	if !row.Declared {
+		row.PasswordHash = ""
+		return row, nil
 	}
-	d, ok := (*r.declared.Load())[u.Name]
+	d, ok := (*r.declared.Load())[row.Name]
 	if !ok {
 		return store.User{}, store.ErrNotFound
 	}
-	return declaredUser(u, d), nil
+	return declaredUser(row, d), nil
 }
 
 // All returns stored and declared users without their hashes, by name.

@@ -3,10 +3,20 @@ package sqlstore
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/gatehouse/gatehouse/authserver/store"
 )
+
+// qualified names the columns of a list as those of a table.
+func qualified(table, columns string) string {
+	list := strings.Split(columns, ",")
+	for i, column := range list {
+		list[i] = table + "." + strings.TrimSpace(column)
+	}
+	return strings.Join(list, ", ")
+}
 
 // micros is how a time is stored; the zero time is 0.
 func micros(t time.Time) int64 {

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -26,6 +27,9 @@ type dialect struct {
 	autocommit bool // see Store.statement
 	// placeholder replaces the ? of ?1.
 	placeholder string
+	// rebound holds queries with their placeholders, of which there are few:
+	// their text depends on what is asked, never on a value.
+	rebound sync.Map
 	// forUpdate and forShare lock the rows of a SELECT to the transaction's
 	// end; SQLite has one writer at a time.
 	forUpdate, forShare string
@@ -59,7 +63,12 @@ func (d *dialect) rebind(query string) string {
 	if d.placeholder == "?" {
 		return query
 	}
-	return strings.ReplaceAll(query, "?", d.placeholder)
+	if known, ok := d.rebound.Load(query); ok {
+		return known.(string)
+	}
+	text := strings.ReplaceAll(query, "?", d.placeholder)
+	d.rebound.Store(query, text)
+	return text
 }
 
 const (
@@ -70,38 +79,42 @@ const (
 	lockKeys   = 48346874
 )
 
-var sqliteDialect = &dialect{
-	goose:       goose.DialectSQLite3,
-	placeholder: "?",
-	duplicate: func(err error) bool {
-		var e *sqlite.Error
-		return errors.As(err, &e) && (e.Code() == sqlite3.SQLITE_CONSTRAINT_UNIQUE || e.Code() == sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY)
-	},
-	lockTimeout: func(error) bool { return false }, // its busy timeout is as long as a verb
-	insertAudit: auditValues,
-	auditRows:   100,
+func sqliteDialect() *dialect {
+	return &dialect{
+		goose:       goose.DialectSQLite3,
+		placeholder: "?",
+		duplicate: func(err error) bool {
+			var e *sqlite.Error
+			return errors.As(err, &e) && (e.Code() == sqlite3.SQLITE_CONSTRAINT_UNIQUE || e.Code() == sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY)
+		},
+		lockTimeout: func(error) bool { return false }, // its busy timeout is as long as a verb
+		insertAudit: auditValues,
+		auditRows:   100,
+	}
 }
 
-var postgresDialect = &dialect{
-	goose:       goose.DialectPostgres,
-	autocommit:  true,
-	placeholder: "$",
-	forUpdate:   " FOR UPDATE",
-	forShare:    " FOR SHARE",
-	lockKeys:    fmt.Sprintf("SELECT pg_advisory_xact_lock(%d)", lockKeys),
-	notify:      "NOTIFY " + channel,
-	duplicate: func(err error) bool {
-		var e *pgconn.PgError
-		return errors.As(err, &e) && e.Code == "23505"
-	},
-	lockTimeout: func(err error) bool {
-		var e *pgconn.PgError
-		return errors.As(err, &e) && e.Code == "55P03"
-	},
-	snapshot:    sql.LevelRepeatableRead,
-	insertAudit: auditArrays,
-	auditRows:   4096,
-	patient:     []string{"SET LOCAL statement_timeout = 0", "SET LOCAL idle_in_transaction_session_timeout = 0"},
+func postgresDialect() *dialect {
+	return &dialect{
+		goose:       goose.DialectPostgres,
+		autocommit:  true,
+		placeholder: "$",
+		forUpdate:   " FOR UPDATE",
+		forShare:    " FOR SHARE",
+		lockKeys:    fmt.Sprintf("SELECT pg_advisory_xact_lock(%d)", lockKeys),
+		notify:      "NOTIFY " + channel,
+		duplicate: func(err error) bool {
+			var e *pgconn.PgError
+			return errors.As(err, &e) && e.Code == "23505"
+		},
+		lockTimeout: func(err error) bool {
+			var e *pgconn.PgError
+			return errors.As(err, &e) && e.Code == "55P03"
+		},
+		snapshot:    sql.LevelRepeatableRead,
+		insertAudit: auditArrays,
+		auditRows:   4096,
+		patient:     []string{"SET LOCAL statement_timeout = 0", "SET LOCAL idle_in_transaction_session_timeout = 0"},
+	}
 }
 
 // openSQLite opens the file at path with one writing connection and a few that
@@ -133,7 +146,7 @@ func openSQLite(ctx context.Context, path string, upTo int64) (*Store, error) {
 		return nil, err
 	}
 	writer.SetMaxOpenConns(1)
-	s := &Store{dialect: sqliteDialect, writer: writer, reader: writer}
+	s := &Store{dialect: sqliteDialect(), writer: writer, reader: writer}
 	if err := migrateSQLite(ctx, writer, upTo); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -184,5 +197,5 @@ func openPostgres(ctx context.Context, dsn string, maxConns int, upTo int64) (*S
 	// Bounds how long a connection stays with a server that a proxy in between
 	// has taken out of service.
 	db.SetConnMaxLifetime(5 * time.Minute)
-	return &Store{dialect: postgresDialect, writer: db, reader: db, listener: config.Copy()}, nil
+	return &Store{dialect: postgresDialect(), writer: db, reader: db, listener: config.Copy()}, nil
 }

@@ -49,6 +49,25 @@ func (s *Store) Family(ctx context.Context, grant string) (f store.Family, err e
 	return f, nil
 }
 
+var familyAndUser = `SELECT ` + qualified("f", familyColumns) + `, ` + qualified("u", userColumns) + `
+	FROM families f JOIN users u ON u.subject = f.subject WHERE f.grant_id = ?1`
+
+// FamilyAndUser implements store.Refreshes, in one round trip where there is
+// such a user.
+func (s *Store) FamilyAndUser(ctx context.Context, grant string) (f store.Family, u store.User, err error) {
+	err = s.read(ctx, "family and user", func(ctx context.Context, c conn) error {
+		return c.row(ctx, append(familyFields(&f), userFields(&u)...), familyAndUser, grant)
+	})
+	if errors.Is(err, store.ErrNotFound) {
+		f, err = s.Family(ctx, grant)
+		return f, store.User{}, err
+	}
+	if err != nil {
+		return store.Family{}, store.User{}, err
+	}
+	return f, u, nil
+}
+
 func familyOf(ctx context.Context, c conn, grant, lock string, f *store.Family) error {
 	return c.row(ctx, familyFields(f), `SELECT `+familyColumns+` FROM families WHERE grant_id = ?1`+lock, grant)
 }

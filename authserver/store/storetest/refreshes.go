@@ -19,6 +19,22 @@ var refreshes = []promise{
 		_, err := stores[0].Family(ctx, "other")
 		wantError(t, "unknown", err, store.ErrNotFound)
 	}},
+	{"FamilyComesWithItsUser", func(t *testing.T, stores []store.Store) {
+		ctx, f := t.Context(), family()
+		must(t, stores[0].AddFamily(ctx, f))
+		f1, u, err := stores[1].FamilyAndUser(ctx, f.Grant)
+		must(t, err)
+		wantEqual(t, "family without a user", f1, f)
+		wantEqual(t, "no user", u, store.User{})
+		want := store.User{Subject: f.Subject, Name: "alice", PasswordHash: "h", Email: "a@example.com", Roles: []string{"admin"}, Created: now}
+		must(t, stores[0].AddUser(ctx, want))
+		f1, u, err = stores[1].FamilyAndUser(ctx, f.Grant)
+		must(t, err)
+		wantEqual(t, "family", f1, f)
+		wantEqual(t, "user", u, want)
+		_, _, err = stores[0].FamilyAndUser(ctx, "other")
+		wantError(t, "unknown", err, store.ErrNotFound)
+	}},
 	{"RotationReplacesTheToken", func(t *testing.T, stores []store.Store) {
 		ctx, f := t.Context(), family()
 		must(t, stores[0].AddFamily(ctx, f))
