@@ -257,15 +257,17 @@ func (l *Log) Queued() int {
 // Line writes the line of a stamped event that was stored.
 func (l *Log) Line(ctx context.Context, e store.AuditEvent) { Line(ctx, l.logger, e) }
 
-// Line writes the line of an event to logger.
+// Line writes the line of an event to logger. The line has the event's time.
 func Line(ctx context.Context, logger *slog.Logger, e store.AuditEvent) {
 	if !logger.Enabled(ctx, slog.LevelInfo) {
 		return
 	}
-	attrs := make([]slog.Attr, 0, 10)
+	var attrs [9]slog.Attr
+	n := 0
 	add := func(key, value string) {
 		if value != "" {
-			attrs = append(attrs, slog.String(key, value))
+			attrs[n] = slog.String(key, value)
+			n++
 		}
 	}
 	add("action", e.Action)
@@ -277,7 +279,10 @@ func Line(ctx context.Context, logger *slog.Logger, e store.AuditEvent) {
 	add("session", e.Session)
 	add("ip", e.IP)
 	add("reason", e.Reason)
-	logger.LogAttrs(ctx, slog.LevelInfo, "audit", attrs...)
+	// Not by the logger's methods: they look for the line of code that calls.
+	line := slog.NewRecord(e.Time, slog.LevelInfo, "audit", 0)
+	line.AddAttrs(attrs[:n]...)
+	_ = logger.Handler().Handle(ctx, line) // as the logger's methods do
 }
 
 // Run stores queued events until ctx ends, and then the rest.

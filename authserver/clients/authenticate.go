@@ -169,29 +169,33 @@ func readAssertion(authorization []string, form web.Form) (credentials, error) {
 // readBasic decodes id and secret, which are form-urlencoded inside Basic
 // (RFC 6749, 2.3.1).
 func readBasic(field string) (credentials, error) {
-	malformed := oauth.Refuse(oauth.InvalidClient, "the Authorization field is not Basic as RFC 6749, 2.3.1 has it")
-	malformed.Basic = true
+	id, secret, ok := cutBasic(field)
+	if !ok {
+		malformed := oauth.Refuse(oauth.InvalidClient, "the Authorization field is not Basic as RFC 6749, 2.3.1 has it")
+		malformed.Basic = true
+		return credentials{}, malformed
+	}
+	return credentials{method: SecretBasic, id: id, secret: secret}, nil
+}
+
+func cutBasic(field string) (id, secret string, ok bool) {
 	scheme, encoded, _ := strings.Cut(field, " ")
 	if !strings.EqualFold(scheme, "Basic") {
-		return credentials{}, malformed
+		return "", "", false
 	}
 	raw, err := base64.StdEncoding.DecodeString(strings.TrimLeft(encoded, " "))
 	if err != nil {
-		return credentials{}, malformed
+		return "", "", false
 	}
-	id, secret, found := strings.Cut(string(raw), ":")
-	if !found || id == "" {
-		return credentials{}, malformed
+	if id, secret, ok = strings.Cut(string(raw), ":"); !ok || id == "" {
+		return "", "", false
 	}
-	if strings.ContainsAny(id, "%+") {
-		if id, err = url.QueryUnescape(id); err != nil {
-			return credentials{}, malformed
+	for _, part := range []*string{&id, &secret} {
+		if strings.ContainsAny(*part, "%+") {
+			if *part, err = url.QueryUnescape(*part); err != nil {
+				return "", "", false
+			}
 		}
 	}
-	if strings.ContainsAny(secret, "%+") {
-		if secret, err = url.QueryUnescape(secret); err != nil {
-			return credentials{}, malformed
-		}
-	}
-	return credentials{method: SecretBasic, id: id, secret: secret}, nil
+	return id, secret, true
 }

@@ -1,11 +1,19 @@
 package keys
 
 import (
+	"bytes"
 	"crypto"
+	"crypto/ecdsa"
+	"crypto/rand"
+	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
+
+	"golang.org/x/crypto/cryptobyte"
+	"golang.org/x/crypto/cryptobyte/asn1"
 
 	"github.com/gatehouse/gatehouse/authserver/store"
 )
@@ -15,7 +23,7 @@ import (
 type signer struct {
 	kid, algorithm string
 	activates      time.Time
-	signature      func(text string) ([]byte, error)
+	signature      func(text []byte) ([]byte, error)
 	headers        sync.Map // typ → the encoded header and its dot
 }
 
@@ -24,8 +32,41 @@ func newSigner(row store.Key, private crypto.Signer) (*signer, error) {
 	if !known {
 		return nil, fmt.Errorf("unknown algorithm %.20q", row.Algorithm)
 	}
-	return &signer{kid: row.ID, algorithm: row.Algorithm, activates: row.Activates,
-		signature: func(text string) ([]byte, error) { return method.Sign(text, private) }}, nil
+	s := &signer{kid: row.ID, algorithm: row.Algorithm, activates: row.Activates,
+		signature: func(text []byte) ([]byte, error) { return method.Sign(string(text), private) }}
+	if key, ok := private.(*ecdsa.PrivateKey); ok && row.Algorithm == ES256 {
+		s.signature = func(text []byte) ([]byte, error) { return signES256(key, text) }
+	}
+	return s, nil
+}
+
+// signES256 is the method's Sign without its detours over big integers: most
+// of what a token costs is its signature.
+func signES256(key *ecdsa.PrivateKey, text []byte) ([]byte, error) {
+	digest := sha256.Sum256(text)
+	der, err := ecdsa.SignASN1(rand.Reader, key, digest[:])
+	if err != nil {
+		return nil, err
+	}
+	const size = 32 // of each half (RFC 7518, 3.4)
+	signature := make([]byte, 2*size)
+	var pair, r, s cryptobyte.String
+	input := cryptobyte.String(der)
+	if !input.ReadASN1(&pair, asn1.SEQUENCE) || !pair.ReadASN1(&r, asn1.INTEGER) || !pair.ReadASN1(&s, asn1.INTEGER) ||
+		!leftPadded(signature[:size], r) || !leftPadded(signature[size:], s) {
+		return nil, errors.New("a signature of another form than ECDSA's on P-256")
+	}
+	return signature, nil
+}
+
+// leftPadded writes a positive integer into all of to.
+func leftPadded(to, integer []byte) bool {
+	integer = bytes.TrimLeft(integer, "\x00")
+	if len(integer) > len(to) {
+		return false
+	}
+	copy(to[len(to)-len(integer):], integer)
+	return true
 }
 
 // Sign returns a compact JWS (RFC 7515) of claims under the key that is active
@@ -60,7 +101,7 @@ func (s *signer) sign(typ string, payload []byte) (string, error) {
 	buf := make([]byte, 0, len(header)+b64.EncodedLen(len(payload))+1+room)
 	buf = append(buf, header...)
 	buf = b64.AppendEncode(buf, payload)
-	sig, err := s.signature(string(buf))
+	sig, err := s.signature(buf)
 	if err != nil {
 		return "", fmt.Errorf("sign with key %q: %w", s.kid, err)
 	}

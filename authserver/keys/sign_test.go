@@ -1,6 +1,9 @@
 package keys
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"fmt"
 	"sync"
 	"testing"
@@ -125,5 +128,24 @@ func BenchmarkDerive(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		r.Derive("gAAAAAAAAAAAAAAAAAAAAAAAAAA", 12)
+	}
+}
+
+// A half that begins with zeros is shorter in ASN.1, one whose first bit is set
+// is longer: enough signatures have every length.
+func TestES256SignaturesHaveOneLength(t *testing.T) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := range 2000 {
+		text := fmt.Sprint("text ", n)
+		signature, err := signES256(key, []byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := jwt.SigningMethodES256.Verify(text, signature, key.Public()); err != nil {
+			t.Fatalf("signature of %d bytes: %v", len(signature), err)
+		}
 	}
 }

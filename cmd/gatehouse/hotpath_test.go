@@ -71,6 +71,9 @@ authserver:
   issuer: http://%[1]s
   key_encryption_key: AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=
   scopes: {"read:orders": Read}
+  token_limits: {address: {limit: 0}, client: {limit: 0}, user: {limit: 0}}
+  clients:
+    - {id: batch, secret: "a secret of more than thirty-two bytes", grants: [client_credentials], scopes: ["read:orders", "gatehouse:introspect"]}
 issuers:
   - {issuer: "https://idp.test", jwks_uri: "%[4]s", audiences: ["https://api.test"], algorithms: [ES256]}
 services: {orders: {targets: ["http://%[5]s"]}}
@@ -185,7 +188,11 @@ func (e enforcing) await(t testing.TB) {
 }
 
 // ask returns a function that makes one enforced request on a kept connection.
-func (e enforcing) ask(t testing.TB) func() {
+func (e enforcing) ask(t testing.TB) func() { return e.send(t, e.request) }
+
+// send returns a function that makes a request, which must succeed, on a kept
+// connection.
+func (e enforcing) send(t testing.TB, request []byte) func() {
 	t.Helper()
 	c, err := net.Dial("tcp", e.addr)
 	if err != nil {
@@ -194,7 +201,7 @@ func (e enforcing) ask(t testing.TB) func() {
 	t.Cleanup(func() { c.Close() })
 	buf := make([]byte, 16<<10)
 	return func() {
-		if _, err := c.Write(e.request); err != nil {
+		if _, err := c.Write(request); err != nil {
 			t.Fatal(err)
 		}
 		n, err := c.Read(buf)
@@ -218,6 +225,77 @@ func TestEnforcedRequestAllocatesAtMostTwice(t *testing.T) {
 
 func BenchmarkEnforcedRequest(b *testing.B) {
 	ask := startEnforcing(b).ask(b)
+	b.ReportAllocs()
+	for b.Loop() {
+		ask()
+	}
+}
+
+// post is a request to the authorization server by its client.
+func (e enforcing) post(path, form string) []byte {
+	return fmt.Appendf(nil, "POST %s HTTP/1.1\r\nHost: %s\r\nAuthorization: Basic %s\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: %d\r\n\r\n%s",
+		path, e.addr, base64.StdEncoding.EncodeToString([]byte("batch:a+secret+of+more+than+thirty-two+bytes")), len(form), form)
+}
+
+// The budgets hold what a token and an introspection cost besides the
+// signature: about twice what they are is a mistake.
+func TestAuthorizationServerAllocatesLittle(t *testing.T) {
+	e := startEnforcing(t)
+	issue := e.post("/oauth/token", "grant_type=client_credentials&scope=read:orders")
+	token := e.answer(t, issue, "access_token")
+	f := func(what string, request []byte, budget float64) {
+		t.Helper()
+		ask := e.send(t, request)
+		for range 500 {
+			ask()
+		}
+		n := testing.AllocsPerRun(3000, ask)
+		t.Logf("%s: %.1f allocations", what, n)
+		if n > budget {
+			t.Errorf("%s: %.1f allocations, at most %.0f are allowed", what, n, budget)
+		}
+	}
+	f("client_credentials", issue, 200)
+	f("introspection", e.post("/oauth/introspect", "token="+token), 60)
+	f("JWKS", []byte("GET /oauth/jwks HTTP/1.1\r\nHost: "+e.addr+"\r\n\r\n"), 20)
+}
+
+// answer is a member of the JSON that a request gets.
+func (e enforcing) answer(t testing.TB, request []byte, member string) string {
+	t.Helper()
+	c, err := net.Dial("tcp", e.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := c.Write(request); err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var body map[string]any
+	if err := json.NewDecoder(resp.Body).Decode(&body); err != nil {
+		t.Fatal(err)
+	}
+	text, _ := body[member].(string)
+	return text
+}
+
+func BenchmarkClientCredentials(b *testing.B) {
+	e := startEnforcing(b)
+	ask := e.send(b, e.post("/oauth/token", "grant_type=client_credentials&scope=read:orders"))
+	b.ReportAllocs()
+	for b.Loop() {
+		ask()
+	}
+}
+
+func BenchmarkIntrospection(b *testing.B) {
+	e := startEnforcing(b)
+	token := e.answer(b, e.post("/oauth/token", "grant_type=client_credentials&scope=read:orders"), "access_token")
+	ask := e.send(b, e.post("/oauth/introspect", "token="+token))
 	b.ReportAllocs()
 	for b.Loop() {
 		ask()
