@@ -134,6 +134,8 @@ func New(ctx context.Context, c Config) (*Server, error) {
 			RequirePAR: c.RequirePAR, MutualTLS: c.MutualTLS,
 		}),
 	}
+	// From here on: what is changed through the store is not remembered.
+	s.config.Store = s.clients.Store(c.Store)
 	s.users.Use(c.Directory, func(e store.AuditEvent) { s.audit.Line(context.Background(), e) })
 	second, err := newFactors(&c)
 	if err != nil {
@@ -366,9 +368,17 @@ func lookup(path string) (unusual.Lookup, error) {
 func Nonces(k tokens.Keys) *dpop.Nonces { return dpop.NewNonces(k.Derive("key:dpop-nonce", 0)) }
 
 // Noted tells the server of revocations that came from other replicas, so that
-// it mints no token that they cover. It may be called with any entry, more
+// it mints no token that they cover, and looks again at clients of which they
+// tell. It may be called with any entry, more
 // than once and in any order.
-func (s *Server) Noted(entries []oauth.Revocation) { s.gate.Note(entries) }
+func (s *Server) Noted(entries []oauth.Revocation) {
+	s.gate.Note(entries)
+	for _, r := range entries {
+		if r.Level == oauth.LevelClient {
+			s.clients.Forget(r.ID)
+		}
+	}
+}
 
 // Ready returns why tokens cannot be issued now; nil when they can.
 func (s *Server) Ready() error { return s.health.err() }

@@ -176,6 +176,10 @@ func TestOAuth49_MetadataSaysExactlyWhatWorks(t *testing.T) {
 		if oidc.body != rfc.body {
 			t.Errorf("%s: the documents differ", path)
 		}
+		if etag := oidc.header.Get("ETag"); etag == "" || etag != rfc.header.Get("ETag") ||
+			e.get(path+"/.well-known/openid-configuration", "If-None-Match", `"x", W/`+etag).status != 304 {
+			t.Errorf("%s: the ETag %s is not honoured", path, etag)
+		}
 		if oidc.str("issuer") != e.config.Issuer {
 			t.Errorf("issuer %q, want %q", oidc.str("issuer"), e.config.Issuer)
 		}

@@ -81,7 +81,8 @@ type Registry struct {
 	now       func() time.Time
 	published keySets
 
-	declared atomic.Pointer[map[string]*Client]
+	declared   atomic.Pointer[map[string]*Client]
+	remembered remembered
 
 	// stored holds the origins of stored clients as they were a moment ago: a
 	// preflight must not cost a look through all clients.
@@ -165,7 +166,8 @@ func wrap(c store.Client, declared bool) *Client {
 	return w
 }
 
-// Client returns an enabled client; store.ErrNotFound for any other.
+// Client returns an enabled client; store.ErrNotFound for any other. A stored
+// one may be as it was a second ago, where another replica changed it.
 func (r *Registry) Client(ctx context.Context, id string) (*Client, error) {
 	if c, ok := (*r.declared.Load())[id]; ok {
 		if c.Disabled {
@@ -176,14 +178,14 @@ func (r *Registry) Client(ctx context.Context, id string) (*Client, error) {
 	if !validID(id) {
 		return nil, store.ErrNotFound
 	}
-	c, err := r.store.Client(ctx, id)
+	c, err := r.storedClient(ctx, id)
 	if err != nil {
 		return nil, err
 	}
 	if c.Disabled {
 		return nil, store.ErrNotFound
 	}
-	return wrap(c, false), nil
+	return c, nil
 }
 
 // Declared returns the declared client of this id.
