@@ -1,8 +1,10 @@
 package sqlstore
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -97,7 +99,23 @@ func (c listColumn) Scan(src any) error {
 	if string(text) == "[]" {
 		return nil
 	}
+	if plain, ok := plainList(text); ok {
+		*c.to = plain
+		return nil
+	}
 	return json.Unmarshal(text, c.to)
+}
+
+// plainList reads what list wrote of strings without escapes, as those of most
+// rows are.
+func plainList(text []byte) (values []string, ok bool) {
+	inner, begins := bytes.CutPrefix(text, []byte(`["`))
+	inner, ends := bytes.CutSuffix(inner, []byte(`"]`))
+	if !begins || !ends || bytes.IndexByte(inner, '\\') >= 0 {
+		return nil, false
+	}
+	values = strings.Split(string(inner), `","`)
+	return values, !slices.ContainsFunc(values, func(v string) bool { return strings.Contains(v, `"`) })
 }
 
 type documentColumn struct{ to any }
