@@ -47,7 +47,7 @@ bench:
 
 # The authorization server's endpoints beside npm oidc-provider.
 bench-authserver: servers
-	GATEHOUSE_TEST_REQUIRE=all $(GO) test -count=1 -timeout 30m -v ./loadtest/authbench -measure
+	GATEHOUSE_TEST_REQUIRE=all $(GO) test -count=1 -timeout 30m -v ./loadtest/authbench -measure -write
 
 lint:
 	test -z "$$(gofmt -l $$(git ls-files '*.go'))"

@@ -2,12 +2,19 @@ package users
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
 	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/netip"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -126,6 +133,74 @@ func TestHashingIsBounded(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
+}
+
+func TestFiveHundredSignInsHashInTheirSlotsOnly(t *testing.T) {
+	h := newHasher()
+	var running, most, hashed, busy atomic.Int64
+	var group sync.WaitGroup
+	for range 500 {
+		group.Go(func() {
+			err := h.do(t.Context(), func() {
+				n := running.Add(1)
+				for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
+				}
+				runtime.Gosched()
+				running.Add(-1)
+			})
+			switch {
+			case err == nil:
+				hashed.Add(1)
+			case errors.Is(err, ErrBusy):
+				busy.Add(1)
+			}
+		})
+	}
+	group.Wait()
+	if slots := int64(max(1, runtime.NumCPU()-1)); most.Load() > slots || hashed.Load() == 0 || hashed.Load()+busy.Load() != 500 {
+		t.Errorf("%d hashed at once in %d slots, %d in all, %d were told to come later", most.Load(), slots, hashed.Load(), busy.Load())
+	}
+}
+
+// BenchmarkSignaturesBesideSignIns measures what signatures, as the token
+// endpoint makes them, cost in time: alone, while 500 sign-ins wait for
+// hashing, and beside as many goroutines that only compute as there are slots.
+// The last two are to be alike.
+func BenchmarkSignaturesBesideSignIns(b *testing.B) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		b.Fatal(err)
+	}
+	beside := func(name string, n int, work func(ctx context.Context)) {
+		b.Run(name, func(b *testing.B) {
+			ctx, stop := context.WithCancel(b.Context())
+			var group sync.WaitGroup
+			for range n {
+				group.Go(func() {
+					for ctx.Err() == nil {
+						work(ctx)
+					}
+				})
+			}
+			digest := sha256.Sum256([]byte("a token"))
+			b.ResetTimer()
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					if _, err := ecdsa.SignASN1(rand.Reader, key, digest[:]); err != nil {
+						b.Error(err)
+					}
+				}
+			})
+			b.StopTimer()
+			stop()
+			group.Wait()
+		})
+	}
+	h := newHasher()
+	h.queue = make(chan struct{}, 500) // all of them wait
+	beside("alone", 0, nil)
+	beside("beside500SignIns", 500, func(ctx context.Context) { _, _ = h.hash(ctx, "a long password") })
+	beside("besideEqualLoad", cap(h.slots), func(context.Context) { sha256.Sum256(make([]byte, 1<<20)) })
 }
 
 func TestThrottleIsSharedDelaysAndForgets(t *testing.T) {
