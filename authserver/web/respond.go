@@ -160,6 +160,10 @@ func ClientIP(r *http.Request) netip.Addr {
 
 // ClientAddress is ClientIP for the audit log, "" where there is none.
 func ClientAddress(r *http.Request) string {
+	if at, err := netip.ParseAddrPort(r.RemoteAddr); err == nil && at.Addr().Is4() {
+		host, _, _ := strings.Cut(r.RemoteAddr, ":") // which has one spelling
+		return host
+	}
 	ip := ClientIP(r)
 	if !ip.IsValid() {
 		return ""

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -71,7 +70,9 @@ func chained(head *store.Link, events []store.AuditEvent) []store.AuditEvent {
 
 const auditColumns = `seq, at, action, outcome, actor, client, subject, grant_id, session, ip, reason, hash`
 
-// auditValues is a statement with a row for each event.
+// auditValues is a statement with a row for each event, for SQLite. Its
+// parameters have no numbers: the driver looks for the names of those that do,
+// among all of them for each.
 func auditValues(events []store.AuditEvent) (query string, args []any) {
 	var b strings.Builder
 	b.WriteString(`INSERT INTO audit (` + auditColumns + `) VALUES `)
@@ -88,7 +89,7 @@ func auditValues(events []store.AuditEvent) (query string, args []any) {
 				b.WriteString(", ")
 			}
 			args = append(args, value)
-			b.WriteString("?" + strconv.Itoa(len(args)))
+			b.WriteByte('?')
 		}
 		b.WriteByte(')')
 	}
