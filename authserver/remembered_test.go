@@ -61,6 +61,9 @@ func TestOAuth41_IntrospectionTrustsTheViewOfRevocationsOnlyWhileItIsCurrent(t *
 		}, now); err != nil {
 			t.Fatal(err)
 		}
+		if !e.active(token) {
+			t.Error("the store was asked, although the view is current")
+		}
 		view.current = false
 		if e.active(token) {
 			t.Error("the store was not asked, although the view is not current")
