@@ -128,24 +128,28 @@ func (r running) command(t *testing.T, stdin string, args ...string) string {
 	return out.String()
 }
 
-// TestOperateScripts runs testdata/operate, one script after the other, over
-// one running gatehouse.
+// TestOperateScripts runs testdata/operate, and then testdata/everything, over one
+// running gatehouse. The scripts of a folder run side by side.
 func TestOperateScripts(t *testing.T) {
 	kek := keys.NewKekText()
 	r, _ := startGatehouse(t, "sqlite:"+filepath.Join(t.TempDir(), "state.db"), kek)
-	t.Run("scripts", func(t *testing.T) {
-		testscript.Run(t, testscript.Params{
-			Dir: "testdata/operate",
-			Setup: func(env *testscript.Env) error {
-				env.Setenv("GATEHOUSE_ADMIN", r.admin)
-				env.Setenv("GATEHOUSE_ADMIN_TOKEN", operateToken)
-				env.Setenv("ISSUER", r.issuer)
-				env.Setenv("CONFIG", r.config)
-				return nil
-			},
-			Cmds: operateCommands,
+	scripts := func(dir string) {
+		t.Run(dir, func(t *testing.T) {
+			testscript.Run(t, testscript.Params{
+				Dir: filepath.Join("testdata", dir),
+				Setup: func(env *testscript.Env) error {
+					env.Setenv("GATEHOUSE_ADMIN", r.admin)
+					env.Setenv("GATEHOUSE_ADMIN_TOKEN", operateToken)
+					env.Setenv("ISSUER", r.issuer)
+					env.Setenv("CONFIG", r.config)
+					return nil
+				},
+				Cmds: operateCommands,
+			})
 		})
-	})
+	}
+	scripts("operate")
+	scripts("everything") // after the others, whose tokens it revokes
 	wantNoSecret(t, r)
 }
 
