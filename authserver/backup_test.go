@@ -26,7 +26,7 @@ func TestBackupMovesEverythingToAnotherDatabase(t *testing.T) {
 
 		var file bytes.Buffer
 		const passphrase = "a passphrase for testing"
-		if err := backup.Write(&file, passphrase, func(w io.Writer) error { return first.store.(*sqlstore.Store).Dump(context.Background(), w) }); err != nil {
+		if err := backup.Write(&file, passphrase, 10, func(w io.Writer) error { return first.store.(*sqlstore.Store).Dump(context.Background(), w) }); err != nil {
 			t.Fatal(err)
 		}
 		if err := backup.Read(&file, passphrase, func(r io.Reader) error { return sqlstore.Restore(context.Background(), to, r) }); err != nil {

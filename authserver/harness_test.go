@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -155,12 +156,49 @@ func openStores(t testing.TB, dsn string, n int) []store.Store {
 	return list
 }
 
-func sqliteDSN(t testing.TB) string { return "sqlite:" + filepath.Join(t.TempDir(), "state.db") }
+// sqliteTables is a SQLite database without rows: to copy one costs a tenth of
+// what making its tables does.
+var sqliteTables = sync.OnceValues(func() ([]byte, error) {
+	dir, err := os.MkdirTemp("", "gatehouse-tables-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	path := filepath.Join(dir, "state.db")
+	if err := makeTables("sqlite:" + path); err != nil {
+		return nil, err
+	}
+	return os.ReadFile(path)
+})
+
+var postgresTables = servers.PostgresTemplate{Fill: makeTables}
+
+func makeTables(dsn string) error {
+	s, err := sqlstore.Open(context.Background(), dsn, sqlstore.Options{})
+	if err != nil {
+		return err
+	}
+	return s.Close()
+}
+
+// sqliteDSN is a new database with all tables and no rows.
+func sqliteDSN(t testing.TB) string {
+	t.Helper()
+	tables, err := sqliteTables()
+	path := filepath.Join(servers.MemoryDir(t), "state.db")
+	if err == nil {
+		err = os.WriteFile(path, tables, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return "sqlite:" + path
+}
 
 // onEachStore runs a test about state on SQLite and PostgreSQL.
 func onEachStore(t *testing.T, f func(t *testing.T, dsn string)) {
 	t.Run("sqlite", func(t *testing.T) { f(t, sqliteDSN(t)) })
-	t.Run("postgres", func(t *testing.T) { f(t, servers.Postgres(t)) })
+	t.Run("postgres", func(t *testing.T) { f(t, postgresTables.Postgres(t)) })
 }
 
 // onEachDatabase is onEachStore for tests that start servers by themselves: each
@@ -174,7 +212,7 @@ func onEachDatabase(t *testing.T, f func(t *testing.T, start func(...func(*auths
 		})
 	}
 	run("sqlite", sqliteDSN)
-	run("postgres", func(t testing.TB) string { return servers.Postgres(t) })
+	run("postgres", postgresTables.Postgres)
 }
 
 // start runs a server over a new SQLite database.

@@ -5,7 +5,7 @@
 // is in it (the store's dump), and the key encryption key is not part of it:
 // private keys stay sealed under that one.
 //
-//	err := backup.Write(file, passphrase, func(w io.Writer) error { return st.Dump(ctx, w) })
+//	err := backup.Write(file, passphrase, backup.Work, func(w io.Writer) error { return st.Dump(ctx, w) })
 //	err := backup.Read(file, passphrase, func(r io.Reader) error { return sqlstore.Restore(ctx, dsn, r) })
 package backup
 
@@ -27,12 +27,16 @@ var (
 	ErrFile       = errors.New("the passphrase is wrong, or this is no whole, unchanged backup")
 )
 
-// maxWork bounds what a file may make scrypt cost, as a power of two.
-const maxWork = 20
+// Work is what scrypt costs whoever tries a passphrase, as a power of two; a
+// file that asks for more than maxWork is refused.
+const (
+	Work    = 18
+	maxWork = 20
+)
 
-// Write writes a backup of what dump writes. After an error the file is
-// worthless.
-func Write(w io.Writer, passphrase string, dump func(io.Writer) error) error {
+// Write writes a backup of what dump writes, of which it costs work to try a
+// passphrase. After an error the file is worthless.
+func Write(w io.Writer, passphrase string, work int, dump func(io.Writer) error) error {
 	if len(passphrase) < MinPassphrase {
 		return ErrPassphrase
 	}
@@ -40,6 +44,7 @@ func Write(w io.Writer, passphrase string, dump func(io.Writer) error) error {
 	if err != nil {
 		return fmt.Errorf("backup: %w", err)
 	}
+	recipient.SetWorkFactor(work)
 	sealed, err := age.Encrypt(w, recipient)
 	if err != nil {
 		return fmt.Errorf("backup: %w", err)

@@ -8,12 +8,15 @@ import (
 	"testing"
 )
 
-const passphrase = "a passphrase for testing"
+const (
+	passphrase = "a passphrase for testing"
+	little     = 10 // of work
+)
 
 func made(t *testing.T, content string) []byte {
 	t.Helper()
 	var b bytes.Buffer
-	if err := Write(&b, passphrase, func(w io.Writer) error { _, err := io.WriteString(w, content); return err }); err != nil {
+	if err := Write(&b, passphrase, little, func(w io.Writer) error { _, err := io.WriteString(w, content); return err }); err != nil {
 		t.Fatal(err)
 	}
 	return b.Bytes()
@@ -51,11 +54,11 @@ func TestBackupIsReadWithItsPassphraseOnly(t *testing.T) {
 	if _, err := read([]byte("nonsense"), passphrase); !errors.Is(err, ErrFile) {
 		t.Errorf("nonsense: %v", err)
 	}
-	if err := Write(io.Discard, "short", nil); !errors.Is(err, ErrPassphrase) {
+	if err := Write(io.Discard, "short", little, nil); !errors.Is(err, ErrPassphrase) {
 		t.Errorf("a short passphrase: %v", err)
 	}
 	refused := errors.New("refused")
-	if err := Write(io.Discard, passphrase, func(io.Writer) error { return refused }); !errors.Is(err, refused) {
+	if err := Write(io.Discard, passphrase, little, func(io.Writer) error { return refused }); !errors.Is(err, refused) {
 		t.Errorf("a failed dump: %v", err)
 	}
 }

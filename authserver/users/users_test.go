@@ -32,7 +32,7 @@ func cheapHash(password string) string {
 
 func newRegistry(t *testing.T) (*Registry, store.Store) {
 	t.Helper()
-	s, err := sqlstore.Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "state.db"), sqlstore.Options{})
+	s, err := sqlstore.Open(t.Context(), "sqlite::memory:", sqlstore.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

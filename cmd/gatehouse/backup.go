@@ -37,7 +37,7 @@ func backupCommand() *cobra.Command {
 		}
 		defer st.Close()
 		write := func(w io.Writer) error {
-			return backup.Write(w, secret, func(w io.Writer) error { return st.Dump(c.Context(), w) })
+			return backup.Write(w, secret, backup.Work, func(w io.Writer) error { return st.Dump(c.Context(), w) })
 		}
 		if *out == "-" {
 			return write(c.OutOrStdout())

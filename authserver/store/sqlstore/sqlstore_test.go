@@ -46,7 +46,9 @@ func replicas(t *testing.T, dsn string) []store.Store {
 	return stores
 }
 
-func sqliteFile(t testing.TB) string { return "sqlite:" + filepath.Join(t.TempDir(), "a ?#%db") }
+func sqliteFile(t testing.TB) string {
+	return "sqlite:" + filepath.Join(servers.MemoryDir(t), "a ?#%db")
+}
 
 func TestSQLiteKeepsTheContract(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) []store.Store { return replicas(t, sqliteFile(t)) })
