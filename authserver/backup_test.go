@@ -55,6 +55,6 @@ func TestBackupMovesEverythingToAnotherDatabase(t *testing.T) {
 			t.Errorf("keys %d, %d, %v", len(oldKeys), len(newKeys), err)
 		}
 	}
-	t.Run("sqlite to postgres", func(t *testing.T) { f(t, sqliteDSN(t), servers.Postgres(t)) })
-	t.Run("postgres to sqlite", func(t *testing.T) { f(t, servers.Postgres(t), sqliteDSN(t)) })
+	t.Run("sqlite to postgres", func(t *testing.T) { f(t, tables.SQLite(t), servers.Postgres(t)) })
+	t.Run("postgres to sqlite", func(t *testing.T) { f(t, tables.Postgres(t), tables.SQLite(t)) })
 }

@@ -118,7 +118,7 @@ func (r reply) unavailable(t testing.TB) {
 }
 
 func TestOAuth60_WithoutTheStoreThereIsNoToken(t *testing.T) {
-	f := &flaky{Store: openStores(t, sqliteDSN(t), 1)[0]}
+	f := &flaky{Store: openStores(t, tables.SQLite(t), 1)[0]}
 	e := startOn(t, f, nil)
 	b := e.browser()
 	code := b.mustCode(request())
@@ -144,7 +144,7 @@ func TestOAuth60_WithoutTheStoreThereIsNoToken(t *testing.T) {
 }
 
 func TestOAuth60_UnknownCommitGivesNoToken(t *testing.T) {
-	f := &flaky{Store: openStores(t, sqliteDSN(t), 1)[0]}
+	f := &flaky{Store: openStores(t, tables.SQLite(t), 1)[0]}
 	e := startOn(t, lost{f}, nil)
 	code := e.browser().mustCode(request())
 	r := e.grant()
@@ -157,7 +157,7 @@ func TestOAuth60_UnknownCommitGivesNoToken(t *testing.T) {
 }
 
 func TestOAuth60_HangingStoreIsAnsweredWithinTheDeadline(t *testing.T) {
-	f := &flaky{Store: openStores(t, sqliteDSN(t), 1)[0]}
+	f := &flaky{Store: openStores(t, tables.SQLite(t), 1)[0]}
 	e := startOn(t, f, nil)
 	r := e.grant()
 	f.hangs.Store(true)

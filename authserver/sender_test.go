@@ -97,7 +97,7 @@ func merge(a, b members) members {
 
 func TestOAuth50_NoncesAreDemandedAndSharedByReplicas(t *testing.T) {
 	demand := func(c *authserver.Config) { c.DPoPNonce = true }
-	stores := openStores(t, sqliteDSN(t), 2)
+	stores := openStores(t, tables.SQLite(t), 2)
 	e := startOn(t, stores[0], nil, demand)
 	other := startOn(t, stores[1], e, demand)
 	key := newClientKey(t, "EdDSA", "")

@@ -94,7 +94,7 @@ func TestOAuth47_KillDuringRotationLeavesOneActiveKey(t *testing.T) {
 			}
 		}
 	}
-	t.Run("sqlite", func(t *testing.T) { f(t, "sqlite:"+filepath.Join(servers.MemoryDir(t), "state.db")) })
+	t.Run("sqlite", func(t *testing.T) { f(t, "sqlite:"+filepath.Join(t.TempDir(), "state.db")) })
 	t.Run("postgres", func(t *testing.T) { f(t, servers.Postgres(t)) })
 }
 

@@ -100,7 +100,7 @@ const slack = 3 * time.Second
 
 func TestRevocationReachesTheOtherEdgeByTheStream(t *testing.T) {
 	for name, dsn := range map[string]func(t *testing.T) string{
-		"SQLite":   func(t *testing.T) string { return "sqlite:" + filepath.Join(servers.MemoryDir(t), "db") },
+		"SQLite":   func(t *testing.T) string { return "sqlite:" + filepath.Join(t.TempDir(), "db") },
 		"Postgres": func(t *testing.T) string { return servers.Postgres(t) },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -118,7 +118,7 @@ func TestRevocationReachesTheOtherEdgeByTheStream(t *testing.T) {
 }
 
 func TestRevocationReachesTheOtherEdgeWhateverRedisDoes(t *testing.T) {
-	c := newCluster(t, "sqlite:"+filepath.Join(servers.MemoryDir(t), "db"))
+	c := newCluster(t, "sqlite:"+filepath.Join(t.TempDir(), "db"))
 	admin := redis.NewClient(&redis.Options{Addr: c.redis.Addr})
 	defer admin.Close()
 	for _, fault := range []struct {

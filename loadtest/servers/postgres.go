@@ -38,37 +38,6 @@ func Postgres(t testing.TB) (dsn string) {
 	return createDatabase(t, bin, shared.addr)
 }
 
-// PostgresTemplate is a database that is filled once and then copied, where
-// filling one costs more than a test does.
-type PostgresTemplate struct {
-	// Fill is called with the URL of an empty database.
-	Fill func(dsn string) error
-
-	once sync.Once
-	name string
-	err  error
-}
-
-// Postgres returns the URL of a new database as Fill left the first one.
-func (p *PostgresTemplate) Postgres(t testing.TB) (dsn string) {
-	t.Helper()
-	p.once.Do(func() {
-		dsn := Postgres(t)
-		p.name, p.err = nameIn(dsn), p.Fill(dsn)
-	})
-	if p.err != nil || p.name == "" {
-		t.Fatalf("fill the template database: %v", p.err)
-	}
-	return createDatabase(t, postgresBin(t), shared.addr, "-T", p.name)
-}
-
-// nameIn is the name of the database in a URL that createDatabase made.
-func nameIn(dsn string) string {
-	_, name, _ := strings.Cut(strings.TrimPrefix(dsn, "postgres://"), "/")
-	name, _, _ = strings.Cut(name, "?")
-	return name
-}
-
 // StartPostgres starts a server of the test's own with its own data, which
 // Restart keeps. settings are lines of its configuration such as "fsync=on";
 // by default it does not wait for the disk (fsync=off), which loses nothing

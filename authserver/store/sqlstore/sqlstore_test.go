@@ -47,11 +47,20 @@ func replicas(t *testing.T, dsn string) []store.Store {
 }
 
 func sqliteFile(t testing.TB) string {
-	return "sqlite:" + filepath.Join(servers.MemoryDir(t), "a ?#%db")
+	return "sqlite:" + filepath.Join(t.TempDir(), "a ?#%db")
 }
 
+// ready are databases with all tables and no rows.
+var ready = servers.Template{Fill: func(dsn string) error {
+	s, err := Open(context.Background(), dsn, Options{})
+	if err != nil {
+		return err
+	}
+	return s.Close()
+}}
+
 func TestSQLiteKeepsTheContract(t *testing.T) {
-	storetest.Run(t, func(t *testing.T) []store.Store { return replicas(t, sqliteFile(t)) })
+	storetest.Run(t, func(t *testing.T) []store.Store { return replicas(t, ready.SQLite(t)) })
 }
 
 func TestMemoryKeepsTheContract(t *testing.T) {
@@ -66,7 +75,7 @@ func TestMemoryKeepsTheContract(t *testing.T) {
 }
 
 func TestPostgresKeepsTheContract(t *testing.T) {
-	storetest.Run(t, func(t *testing.T) []store.Store { return replicas(t, servers.Postgres(t)) })
+	storetest.Run(t, func(t *testing.T) []store.Store { return replicas(t, ready.Postgres(t)) })
 }
 
 func TestProcessesShareSQLite(t *testing.T) {
