@@ -61,7 +61,7 @@ func everyday(t *testing.T, file string, instance netip.AddrPort) string {
 	done := make(chan struct{})
 	go func() { defer close(done); _ = s.Serve(ln, server.Transport{}) }()
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := s.Shutdown(ctx); err != nil {
 			t.Errorf("shutdown: %v", err)

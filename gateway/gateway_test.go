@@ -127,7 +127,7 @@ func serve(t testing.TB, change func(*routes.Route), steps []plugins.Plugin, ins
 	done := make(chan struct{})
 	go func() { defer close(done); _ = s.Serve(ln, server.Transport{}) }()
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := s.Shutdown(ctx); err != nil {
 			t.Errorf("shutdown: %v", err)

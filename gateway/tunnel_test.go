@@ -54,7 +54,7 @@ func tunnels(r *routes.Route) {
 
 func dial(t *testing.T, addr string) *websocket.Conn {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	c, resp, err := websocket.Dial(ctx, "ws://"+addr+"/live", nil)
 	if err != nil {
@@ -68,7 +68,7 @@ func dial(t *testing.T, addr string) *websocket.Conn {
 // say sends p through the tunnel and wants it back.
 func say(t *testing.T, c *websocket.Conn, p []byte) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if err := c.Write(ctx, websocket.MessageBinary, p); err != nil {
 		t.Fatal(err)
@@ -81,7 +81,7 @@ func say(t *testing.T, c *websocket.Conn, p []byte) {
 // ends waits for the end of the tunnel and returns its close code.
 func ends(t *testing.T, c *websocket.Conn) websocket.StatusCode {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	_, _, err := c.Read(ctx)
 	if err == nil || ctx.Err() != nil {
@@ -113,7 +113,7 @@ func TestWebSocketCarriesMessagesOfEverySizeBothWays(t *testing.T) {
 
 func eventually(t *testing.T, complaint string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !ok(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal(complaint)
 		}
@@ -171,7 +171,7 @@ func TestTunnelEndsWithWhatAllowedIt(t *testing.T) {
 				if got != want {
 					t.Errorf("the service saw %d, want %d", got, want)
 				}
-			case <-time.After(10 * time.Second):
+			case <-time.After(time.Minute):
 				t.Error("the service's side stays open")
 			}
 		})
@@ -338,7 +338,7 @@ func TestClientThatLeavesCancelsTheService(t *testing.T) {
 	c.Close()
 	select {
 	case <-ended:
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Error("the service is kept busy for nobody")
 	}
 }

@@ -325,7 +325,7 @@ func TestStoreFailureKeepsTheKeys(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() { done <- r.Run(ctx) }()
-	for deadline := time.Now().Add(5 * time.Second); reported.Load() == 0 && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(time.Minute); reported.Load() == 0 && time.Now().Before(deadline); {
 		time.Sleep(time.Millisecond)
 	}
 	cancel()

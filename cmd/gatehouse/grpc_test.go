@@ -253,7 +253,7 @@ func TestHTTP3IsServedBesideTheTLSListenerAndAnnounced(t *testing.T) {
 	for proto, tr := range map[string]http.RoundTripper{"HTTP/3.0": over3, "HTTP/2.0": over2} {
 		var resp *http.Response
 		var err error
-		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
 			req, _ := http.NewRequest("GET", "https://localhost"+port+"/grpc.testing.TestService/EmptyCall", nil)
 			if resp, err = tr.RoundTrip(req); err == nil || time.Now().After(deadline) {
 				break

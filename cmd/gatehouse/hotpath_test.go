@@ -164,7 +164,7 @@ func tinyOrigin(t testing.TB) string {
 
 func (e enforcing) await(t testing.TB) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		c, err := net.Dial("tcp", e.addr)
 		if err == nil {

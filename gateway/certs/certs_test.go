@@ -58,7 +58,7 @@ func handshake(t *testing.T, l *Listener, client *tls.Config) (c, s tls.Connecti
 			return
 		}
 		defer nc.Close()
-		_ = nc.SetDeadline(time.Now().Add(20 * time.Second))
+		_ = nc.SetDeadline(time.Now().Add(time.Minute))
 		conn := tls.Server(nc, l.TLS())
 		err = conn.Handshake()
 		if err == nil {
@@ -74,7 +74,7 @@ func handshake(t *testing.T, l *Listener, client *tls.Config) (c, s tls.Connecti
 		t.Fatal(err)
 	}
 	defer nc.Close()
-	_ = nc.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = nc.SetDeadline(time.Now().Add(time.Minute))
 	conn := tls.Client(nc, client)
 	if clientErr = conn.Handshake(); clientErr == nil {
 		if _, clientErr = conn.Write([]byte("x")); clientErr == nil {

@@ -97,7 +97,7 @@ func TestTheVerifiedClientCertificateIsOnEveryExchange(t *testing.T) {
 			}
 		}
 		client.CloseIdleConnections()
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := s.Shutdown(ctx); err != nil {
 			t.Error(err)

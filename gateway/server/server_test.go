@@ -39,7 +39,7 @@ func start(t testing.TB, change func(*Config), handler plugins.Handler) string {
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(ln, Transport{}) }()
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := s.Shutdown(ctx); err != nil {
 			t.Errorf("shutdown: %v", err)
@@ -237,7 +237,7 @@ func TestClientThatPromisesContentAndLeavesEndsItsExchange(t *testing.T) {
 		if err == nil {
 			t.Error("a body that never came was read without an error")
 		}
-	case <-time.After(5 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("the exchange never ended")
 	}
 }
@@ -365,7 +365,7 @@ func TestExchangeEndsWhenItsClientLeavesOrItIsDue(t *testing.T) {
 				x.Client.Watch(w)
 				select {
 				case <-w.aborted:
-				case <-time.After(10 * time.Second):
+				case <-time.After(time.Minute):
 					t.Error("the exchange went on")
 				}
 				x.Client.Watch(nil)
@@ -443,7 +443,7 @@ func TestShutdownEndsIdleConnectionsAndWaitsForExchanges(t *testing.T) {
 	stopped := make(chan error, 1)
 	go func() { stopped <- s.Shutdown(context.Background()) }()
 	for _, c := range []net.Conn{idle, silent} {
-		_ = c.SetReadDeadline(time.Now().Add(3 * time.Second))
+		_ = c.SetReadDeadline(time.Now().Add(time.Minute))
 		if rest, err := io.ReadAll(c); err != nil {
 			t.Errorf("an idle connection stays open: %q %v", rest, err)
 		}
@@ -479,7 +479,7 @@ func TestSilentAndSlowClientsAreCutOff(t *testing.T) {
 		}
 		defer c.Close()
 		_, _ = io.WriteString(c, first)
-		_ = c.SetReadDeadline(time.Now().Add(3 * time.Second))
+		_ = c.SetReadDeadline(time.Now().Add(time.Minute))
 		began := time.Now()
 		all, err := io.ReadAll(c)
 		if err != nil {
@@ -488,7 +488,7 @@ func TestSilentAndSlowClientsAreCutOff(t *testing.T) {
 		if !strings.HasPrefix(string(all), want) || want == "" && len(all) > 0 {
 			t.Errorf("%s: got %q", name, all)
 		}
-		if d := time.Since(began); d > 2*time.Second {
+		if d := time.Since(began); d > 8*time.Second { // less than without the limits
 			t.Errorf("%s: took %v", name, d)
 		}
 	}

@@ -51,7 +51,7 @@ func TestEncryptedConnectionsAreServedAlike(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(tls.NewListener(ln, donor.TLS), Transport{Encrypted: true}) }()
 	defer func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := s.Shutdown(ctx); err != nil {
 			t.Error(err)

@@ -133,7 +133,7 @@ func endpoints(addrs ...netip.AddrPort) []discovery.Endpoint {
 	return eps
 }
 
-func soon() time.Time { return time.Now().Add(20 * time.Second) }
+func soon() time.Time { return time.Now().Add(time.Minute) }
 
 func lend(t testing.TB, svc *Service) *Conn {
 	t.Helper()
@@ -197,7 +197,7 @@ func readAll(c *Conn) (string, error) {
 // eventually waits until ok, because the other side of a socket needs time.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("never happened: %s", what)
 		}

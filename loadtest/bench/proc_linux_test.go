@@ -89,7 +89,7 @@ func TestStopEndsTheWholeGroup(t *testing.T) {
 	}
 	c.stop()
 	for _, pid := range pids {
-		deadline := time.Now().Add(5 * time.Second)
+		deadline := time.Now().Add(time.Minute)
 		for running(pid) && time.Now().Before(deadline) {
 			runtime.Gosched()
 		}
