@@ -96,11 +96,12 @@ func allChecks(t *testing.T, src discovery.Source, r Registry) {
 
 func ttlEnds(t *testing.T, src discovery.Source, r Registry) {
 	a := inst(t, 1)
-	a.Check = ttl(time.Second, "passing")
-	r.Register(t, a)
+	const life = 2 * time.Second
+	a.Check = ttl(life, "passing")
 	w := service(t, src)
+	r.Register(t, a)
 	w.Want(patience, "alive", a.addr())
-	w.Want(time.Second+visible+time.Second/2, "silent")
+	w.Want(life+visible+time.Second/2, "silent")
 	r.Set(t, "pass", "service:"+a.ID)
 	w.Want(visible, "alive again", a.addr())
 }
