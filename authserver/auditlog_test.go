@@ -2,6 +2,7 @@ package authserver_test
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"testing"
 	"time"
