@@ -4,7 +4,7 @@ BIN := bin
 CACHE ?= $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/gatehouse
 export GATEHOUSE_TEST_CONSUL ?= $(CACHE)/consul
 
-.PHONY: run test test-authserver test-edge fuzz quick build bench bench-authserver lint servers cluster clean
+.PHONY: run test test-authserver test-edge fuzz quick build screenshots bench bench-authserver lint servers cluster clean
 
 run:
 	$(GO) run ./cmd/gatehouse dev
@@ -33,6 +33,10 @@ fuzz:
 # What needs no server.
 quick:
 	$(GO) test ./...
+
+# The pictures of every page, for docs/pages.md.
+screenshots:
+	$(GO) test ./authserver -count=1 -run Screenshots -screenshots
 
 # Debian's packages and a Consul server, where they are missing.
 servers:

@@ -1,7 +1,6 @@
 package authserver_test
 
 import (
-	"context"
 	"html"
 	"net/http"
 	"regexp"
@@ -9,8 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/chromedp/cdproto/cdp"
-	"github.com/chromedp/cdproto/webauthn"
 	"github.com/chromedp/chromedp"
 	"github.com/descope/virtualwebauthn"
 
@@ -202,20 +199,8 @@ func TestBrowserMakesAndUsesAPasskey(t *testing.T) {
 	e := start(t, atLocalhost)
 	e.addUser("carol", "")
 	ctx := chromium(t)
-	authenticator := chromedp.Func(func(ctx context.Context, target *chromedp.Target) error {
-		if _, err := cdp.Call(ctx, target, webauthn.Enable, webauthn.EnableParams{}); err != nil {
-			return err
-		}
-		_, err := cdp.Call(ctx, target, webauthn.AddVirtualAuthenticator, webauthn.AddVirtualAuthenticatorParams{
-			Options: &webauthn.VirtualAuthenticatorOptions{
-				Protocol: webauthn.AuthenticatorProtocolCtap2, Transport: webauthn.AuthenticatorTransportInternal,
-				HasResidentKey: true, HasUserVerification: true, IsUserVerified: true, AutomaticPresenceSimulation: true,
-			},
-		})
-		return err
-	})
 	at := e.config.Issuer
-	if err := chromedp.Do(ctx, authenticator,
+	if err := chromedp.Do(ctx, authenticator(),
 		chromedp.Navigate(at+"/oauth/login"),
 		chromedp.WaitVisible(chromedp.CSS(`form[data-passkey] button`)),
 		chromedp.SendKeys(chromedp.CSS(`#username`), "carol"), chromedp.SendKeys(chromedp.CSS(`#password`), password+"\r"),

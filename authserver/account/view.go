@@ -128,7 +128,7 @@ func Samples() []web.Page {
 		{Name: "account", Data: view{User: "alice", Declared: true, Email: "a@example.com"}},
 		{Name: "password", Data: passwordView{Wait: 3}},
 		{Name: "app", Data: appForm{"c", "e", "SECRET", true}},
-		{Name: "recovery", Data: recoveryView{[]string{"abcd-efgh"}}},
+		{Name: "recovery", Data: recoveryView{[]string{"abcd-efgh-ijkl-2345", "mnop-qrst-uvwx-6723", "yzab-cdef-ghij-4567", "klmn-opqr-stuv-2367"}}},
 		{Name: "addpasskey", Script: true, Data: passkeyForm{"c", "{}", "s", true}},
 	}
 	for _, what := range results {
