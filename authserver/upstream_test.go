@@ -130,9 +130,9 @@ func withUpstream(p *idp, linking bool) func(*authserver.Config) {
 
 // toProvider follows an authorization request to the login page and from there
 // to the provider, and returns where that leads.
-func (b *browser) toProvider() string {
+func (b *browser) toProvider(pairs ...string) string {
 	b.e.t.Helper()
-	page := b.run(request(), "", "")
+	page := b.run(request(pairs...), "", "")
 	if !strings.Contains(page.body, "Sign in with Partner &amp; Co") {
 		b.e.t.Fatalf("the login page does not offer the provider: %s", page.body)
 	}
@@ -192,6 +192,33 @@ func TestUpstreamLoginMakesAUserAndFindsItAgain(t *testing.T) {
 			t.Errorf("audit %+v", ev)
 		}
 	})
+}
+
+func TestUpstreamSignInIsAsFreshAsTheApplicationAsks(t *testing.T) {
+	p := newIDP(t)
+	e := start(t, withUpstream(p, false))
+	for name, f := range map[string]struct {
+		age  time.Duration // of the sign-in there; negative: it does not say
+		want bool
+	}{"fresh": {5 * time.Second, true}, "old": {10 * time.Minute, false}, "of no known age": {-1, false}} {
+		p.with(jwt.SigningMethodES256, func(c jwt.MapClaims) {
+			if f.age >= 0 {
+				c["auth_time"] = e.clock.now().Add(-f.age).Unix()
+			}
+		}, nil)
+		b := e.browser()
+		to := b.toProvider("prompt", "login consent", "max_age", "120")
+		if asked := must(url.Parse(to)).Query(); asked.Get("prompt") != "login" || asked.Get("max_age") != "120" {
+			t.Errorf("asked with %v", asked)
+		}
+		r := b.finish(b.get(p.visit(t, to)))
+		if in := b.code(r) != ""; in != f.want {
+			t.Errorf("a sign-in that is %s: %d %s", name, r.status, r.header.Get("Location"))
+		}
+	}
+	if asked := must(url.Parse(e.browser().toProvider())).Query(); asked.Has("prompt") || asked.Has("max_age") {
+		t.Errorf("asked for more than the application did: %v", asked)
+	}
 }
 
 func TestUpstreamAccountsAreLinkedByVerifiedAddressOnlyIfAsked(t *testing.T) {

@@ -20,6 +20,8 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -105,6 +107,8 @@ const (
 	// wayLife is how long somebody may take at the provider.
 	wayLife = 15 * time.Minute
 	purpose = "upstream sign-in"
+	// leeway is how far the provider's clock may be away.
+	leeway = 30 * time.Second
 	// retry is how long a provider that did not answer is left alone.
 	retry = 2 * time.Second
 )
@@ -117,6 +121,30 @@ type way struct {
 	Nonce       string `json:"n"`
 	Verifier    string `json:"v"`
 	ID          string `json:"d"`
+	// MaxAge is how old the sign-in there may be, in seconds; absent: as old as
+	// the provider lets it be.
+	MaxAge *int64 `json:"m,omitempty"`
+}
+
+// again reads out of what brought somebody here how fresh the sign-in has to
+// be: the provider has a session of its own, which our page does not end.
+func again(i session.Interaction) (prompt string, maxAge *int64) {
+	if i.Next != "" && i.Hint != "" { // the account page wants to know again who it is
+		return "login", nil
+	}
+	form, err := web.ParseQuery(i.Query)
+	if err != nil {
+		return "", nil
+	}
+	for _, value := range strings.Fields(form.Value("prompt")) {
+		if value == "login" || value == "select_account" {
+			prompt = value
+		}
+	}
+	if seconds, err := strconv.ParseInt(form.Value("max_age"), 10, 32); err == nil && seconds >= 0 {
+		maxAge = &seconds
+	}
+	return prompt, maxAge
 }
 
 // Start sends the browser to a provider.
@@ -130,8 +158,9 @@ func (e *Endpoint) Start(w http.ResponseWriter, r *http.Request) error {
 		return oauth.Refuse(oauth.InvalidRequest, "There is no such way to sign in.")
 	}
 	browser := e.Sessions.EnsureBrowser(w, r)
+	var i session.Interaction
 	if handle := form.Value("i"); handle != "" {
-		if _, err := e.Sessions.Open(browser, handle); err != nil {
+		if i, err = e.Sessions.Open(browser, handle); err != nil {
 			return session.ErrOver
 		}
 	}
@@ -140,11 +169,19 @@ func (e *Endpoint) Start(w http.ResponseWriter, r *http.Request) error {
 		return oauth.Unavailable(err)
 	}
 	out := way{Provider: p.Name, Interaction: form.Value("i"), Nonce: rand.Text(), Verifier: oauth2.GenerateVerifier(), ID: rand.Text()}
+	options := []oauth2.AuthCodeOption{oidc.Nonce(out.Nonce), oauth2.S256ChallengeOption(out.Verifier)}
+	prompt, maxAge := again(i)
+	if prompt != "" {
+		options = append(options, oauth2.SetAuthURLParam("prompt", prompt))
+	}
+	if out.MaxAge = maxAge; maxAge != nil {
+		options = append(options, oauth2.SetAuthURLParam("max_age", strconv.FormatInt(*maxAge, 10)))
+	}
 	state, err := e.Sessions.SealValue(purpose, browser, wayLife, out)
 	if err != nil {
 		return oauth.Failed(err)
 	}
-	web.Redirect(w, config.AuthCodeURL(state, oidc.Nonce(out.Nonce), oauth2.S256ChallengeOption(out.Verifier)))
+	web.Redirect(w, config.AuthCodeURL(state, options...))
 	return nil
 }
 
@@ -297,10 +334,14 @@ func (e *Endpoint) person(ctx context.Context, p *provider, config *oauth2.Confi
 		Email    string `json:"email"`
 		Verified any    `json:"email_verified"`
 		Party    string `json:"azp"`
+		AuthTime int64  `json:"auth_time"`
 	}
 	all := map[string]any{}
 	if err := errors.Join(token.Claims(&claims), token.Claims(&all)); err != nil {
 		return person, &wrongError{"claims that are none", err}
+	}
+	if out.MaxAge != nil && e.Now().Sub(time.Unix(claims.AuthTime, 0)) > time.Duration(*out.MaxAge)*time.Second+leeway {
+		return person, &wrongError{"an older sign-in than was asked for", nil} // OpenID Connect Core, 3.1.3.7 (13)
 	}
 	if claims.Name == "" && claims.Username == "" && claims.Email == "" && discovered.UserInfoEndpoint() != "" {
 		// Providers may tell these to who asks only (OpenID Connect Core, 5.4).
