@@ -5,6 +5,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
+	"fmt"
 	"math/big"
 	"net/http"
 	"testing"
@@ -45,4 +46,41 @@ func TestHandlerSeesTheVerifiedCertificateAndNoOther(t *testing.T) {
 
 func has(r *http.Request) bool {
 	return r.TLS != nil && len(r.TLS.VerifiedChains) == 1 && len(r.TLS.PeerCertificates) == 1 && r.TLS.PeerCertificates[0].SerialNumber.Int64() == 7
+}
+
+// The adapter's memory serves one exchange after the other: nothing of one may
+// be seen in the next.
+func TestHandlerSeesOneExchangeAndAnswersOnlyIt(t *testing.T) {
+	var seen []string
+	serve := HTTP(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		content := make([]byte, 4)
+		n, _ := r.Body.Read(content)
+		seen = append(seen, fmt.Sprint(r.Method, r.URL.Path, r.URL.RawQuery, r.RequestURI, r.Header["X-Twice"], r.Header.Get("Accept"), string(content[:n])))
+		w.Header().Set("X-Injected", "a\r\nSet-Cookie: b")
+		if r.Method == http.MethodPost {
+			w.Header().Set("X-Posted", "yes")
+			w.WriteHeader(http.StatusCreated)
+		}
+		_, _ = w.Write([]byte("for " + r.URL.Path))
+	}))
+	f := func(x *plugins.Exchange, status int, body, sees string) string {
+		t.Helper()
+		if err := serve(x); err != nil {
+			t.Fatal(err)
+		}
+		got := plugintest.Client(x)
+		if got.Head.Status != status || got.Content.String() != body || seen[len(seen)-1] != sees {
+			t.Errorf("status %d, %q; the handler saw %s", got.Head.Status, got.Content.String(), seen[len(seen)-1])
+		}
+		return got.Fields
+	}
+	x := plugintest.WithBody(plugintest.New("POST", "api.example.com", "/a%20b?q=1", "X-Twice: 1", "x-twice: 2", "accept: text/html"), "content that is not read to its end")
+	fields := f(x, 201, "for /a b", "POST/a bq=1/a%20b?q=1[1 2]text/htmlcont")
+	if fields != "X-Injected: a  Set-Cookie: b\r\nX-Posted: yes\r\nContent-Length: 8\r\n" {
+		t.Errorf("fields %q", fields)
+	}
+	fields = f(plugintest.New("GET", "api.example.com", "/c"), 200, "for /c", "GET/c/c[]")
+	if fields != "X-Injected: a  Set-Cookie: b\r\nContent-Length: 6\r\n" {
+		t.Errorf("fields %q", fields)
+	}
 }

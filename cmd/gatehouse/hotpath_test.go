@@ -255,8 +255,8 @@ func TestAuthorizationServerAllocatesLittle(t *testing.T) {
 			t.Errorf("%s: %.1f allocations, at most %.0f are allowed", what, n, budget)
 		}
 	}
-	f("client_credentials", issue, 200)
-	f("introspection", e.post("/oauth/introspect", "token="+token), 60)
+	f("client_credentials", issue, 160)
+	f("introspection", e.post("/oauth/introspect", "token="+token), 40)
 	f("JWKS", []byte("GET /oauth/jwks HTTP/1.1\r\nHost: "+e.addr+"\r\n\r\n"), 20)
 }
 
