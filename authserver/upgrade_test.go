@@ -55,7 +55,7 @@ func TestStateOfAnEarlierSchemaGoesOn(t *testing.T) {
 			t.Fatal(err)
 		}
 		then := &env{clock: &clock{}, config: authserver.Config{Issuer: k.Issuer}}
-		then.clock.advance(k.Now.Add(time.Minute).Sub(time.Now()))
+		then.clock.advance(time.Until(k.Now.Add(time.Minute)))
 		st := openStores(t, dsn, 1)[0]
 		rewrap(t, st, k.KEK, then.clock.now)
 		e := startOn(t, st, then)
