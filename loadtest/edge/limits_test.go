@@ -135,7 +135,7 @@ func limitsOfSize(b *bounded) []limitRow {
 			b.refuses("GET /a?"+strings.Repeat("a", 4<<10)+" HTTP/1.1\r\nHost: a\r\n\r\n", 414, "url_too_long")
 			c := dialFrames(b.t, b.Extra[0])
 			for _, n := range []int{1024, 4 << 10} {
-				if r := c.ask(message(":path", "/"+strings.Repeat("a", n))); r.status != 414 || !strings.Contains(r.body, "url_too_long") {
+				if r := c.ask(message(":authority", "a", ":path", "/"+strings.Repeat("a", n))); r.status != 414 || !strings.Contains(r.body, "url_too_long") {
 					b.t.Errorf("HTTP/2, %d bytes: %s %q", n, r.outcome(), r.body)
 				}
 			}
@@ -154,9 +154,9 @@ func limitsOfSize(b *bounded) []limitRow {
 		{"max_streams", func(b *bounded) {
 			c := dialFrames(b.t, b.Extra[0])
 			for range 2 {
-				c.send(message(":path", "/hold-a"))
+				c.send(message(":authority", "a", ":path", "/hold-a"))
 			}
-			if r := c.ask(message(":path", "/a")); !strings.Contains(r.outcome(), "REFUSED_STREAM") && !strings.Contains(r.outcome(), "PROTOCOL_ERROR") {
+			if r := c.ask(message(":authority", "a", ":path", "/a")); !strings.Contains(r.outcome(), "REFUSED_STREAM") && !strings.Contains(r.outcome(), "PROTOCOL_ERROR") {
 				b.t.Errorf("the third stream: %s", r.outcome())
 			}
 			c.Close()
