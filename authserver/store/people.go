@@ -58,27 +58,6 @@ type Factors interface {
 	RemoveFactors(ctx context.Context, subject string, events ...AuditEvent) error
 }
 
-// Ticket is a promise sent by e-mail: whoever brings its secret back reads that
-// address.
-type Ticket struct {
-	Hash    Digest
-	Kind    string // what it is for
-	Subject string // empty: nobody yet
-	Email   string
-	Expires time.Time
-}
-
-// Tickets keeps tickets until they are spent or expire.
-type Tickets interface {
-	AddTicket(ctx context.Context, t Ticket) error
-	// Ticket returns a live ticket of a kind without spending it; ErrNotFound.
-	Ticket(ctx context.Context, hash Digest, kind string, now time.Time) (Ticket, error)
-	// ConsumeTicket spends it. One caller succeeds; ErrNotFound for any other.
-	ConsumeTicket(ctx context.Context, hash Digest, kind string, now time.Time) (Ticket, error)
-	// RemoveTickets spends all of a subject's of a kind.
-	RemoveTickets(ctx context.Context, subject, kind string) error
-}
-
 // Counter is a named counter that replicas share.
 type Counter struct {
 	Name  string

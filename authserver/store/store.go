@@ -25,6 +25,7 @@ var (
 	ErrUsed     = errors.New("used already")
 	ErrReuse    = errors.New("refresh token reuse")
 	ErrMismatch = errors.New("presented by another client")
+	ErrFull     = errors.New("the queue is full")
 )
 
 // Digest is the SHA-256 of a secret.
@@ -51,6 +52,7 @@ type Store interface {
 	Audits
 	Factors
 	Tickets
+	Outbox
 	Counters
 	// Once records key until expires and reports whether it was new: replay
 	// protection of `jti` and the like. Atomic over replicas.
@@ -364,8 +366,6 @@ type Users interface {
 	UsersByEmail(ctx context.Context, email string) ([]User, error)
 	// SetPassword changes nothing but the hash; ErrNotFound.
 	SetPassword(ctx context.Context, subject, hash string, events ...AuditEvent) error
-	// SetEmail changes nothing but the address; ErrNotFound.
-	SetEmail(ctx context.Context, subject, email string, verified bool, events ...AuditEvent) error
 	// SignInIdentity returns the user of id, after storing what id says now. If
 	// there is none, u is added as its user, with events, or, where id is Linked,
 	// u is the stored user that it belongs to from now on. ErrExists when the

@@ -58,6 +58,8 @@ func (s *Store) Sweep(ctx context.Context, now time.Time) error {
 			(SELECT name FROM tallies WHERE expires < ?1 ORDER BY expires LIMIT ?2)`, micros(now.Add(-leeway))},
 		{`DELETE FROM tickets WHERE hash IN
 			(SELECT hash FROM tickets WHERE expires < ?1 ORDER BY expires LIMIT ?2)`, micros(now)},
+		{`DELETE FROM mails WHERE id IN
+			(SELECT id FROM mails WHERE expires < ?1 ORDER BY expires LIMIT ?2)`, kept}, // nobody sends any more
 		{`DELETE FROM counters WHERE name IN
 			(SELECT name FROM counters WHERE expires < ?1 ORDER BY expires LIMIT 5 * ?2)`, micros(now)},
 		{`DELETE FROM once WHERE name IN

@@ -2,6 +2,7 @@ package sqlstore
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -19,10 +20,10 @@ func (s *Store) AddTicket(ctx context.Context, t store.Ticket) error {
 
 // Ticket implements store.Tickets.
 func (s *Store) Ticket(ctx context.Context, hash store.Digest, kind string, now time.Time) (store.Ticket, error) {
-	t := store.Ticket{Hash: hash, Kind: kind}
-	err := s.read(ctx, "ticket", func(ctx context.Context, c conn) error {
-		return c.row(ctx, []any{&t.Subject, &t.Email, timeColumn{&t.Expires}},
-			`SELECT subject, email, expires FROM tickets WHERE hash = ?1 AND kind = ?2 AND expires > ?3`, hash[:], kind, micros(now))
+	var t store.Ticket
+	err := s.read(ctx, "ticket", func(ctx context.Context, c conn) (err error) {
+		t, err = ticket(ctx, c, hash, kind, now)
+		return err
 	})
 	if err != nil {
 		return store.Ticket{}, err
@@ -30,25 +31,92 @@ func (s *Store) Ticket(ctx context.Context, hash store.Digest, kind string, now 
 	return t, nil
 }
 
-// ConsumeTicket implements store.Tickets.
-func (s *Store) ConsumeTicket(ctx context.Context, hash store.Digest, kind string, now time.Time) (store.Ticket, error) {
+func ticket(ctx context.Context, c conn, hash store.Digest, kind string, now time.Time) (store.Ticket, error) {
 	t := store.Ticket{Hash: hash, Kind: kind}
-	err := s.statement(ctx, "consume ticket", func(ctx context.Context, c conn) error {
-		return c.row(ctx, []any{&t.Subject, &t.Email, timeColumn{&t.Expires}},
-			`DELETE FROM tickets WHERE hash = ?1 AND kind = ?2 AND expires > ?3 RETURNING subject, email, expires`,
-			hash[:], kind, micros(now))
-	})
-	if err != nil {
-		return store.Ticket{}, err
-	}
-	return t, nil
+	err := c.row(ctx, []any{&t.Subject, &t.Email, timeColumn{&t.Expires}},
+		`SELECT subject, email, expires FROM tickets WHERE hash = ?1 AND kind = ?2 AND expires > ?3`, hash[:], kind, micros(now))
+	return t, err
 }
 
 // RemoveTickets implements store.Tickets.
-func (s *Store) RemoveTickets(ctx context.Context, subject, kind string) error {
-	return s.statement(ctx, "remove tickets", func(ctx context.Context, c conn) error {
-		_, err := c.exec(ctx, `DELETE FROM tickets WHERE subject = ?1 AND kind = ?2`, subject, kind)
-		return err
+func (s *Store) RemoveTickets(ctx context.Context, subject string) error {
+	return s.transaction(ctx, "remove tickets", func(ctx context.Context, c conn) error {
+		if err := lockUser(ctx, c, subject); err != nil {
+			return ignoreNotFound(err)
+		}
+		return removeTickets(ctx, c, subject)
+	})
+}
+
+func removeTickets(ctx context.Context, c conn, subject string) error {
+	_, err := c.exec(ctx, `DELETE FROM tickets WHERE subject = ?1`, subject)
+	return err
+}
+
+// lockUser makes everything that spends tickets of a user wait for each other,
+// so that none waits for a row that another one of them holds.
+func lockUser(ctx context.Context, c conn, subject string) error {
+	return c.row(ctx, []any{&subject}, `SELECT subject FROM users WHERE subject = ?1`+c.d.forUpdate, subject)
+}
+
+func ignoreNotFound(err error) error {
+	if errors.Is(err, store.ErrNotFound) {
+		return nil
+	}
+	return err
+}
+
+// spend runs change for the user of a live ticket, with all tickets of the user
+// gone.
+func (s *Store) spend(ctx context.Context, verb string, hash store.Digest, kind string, now time.Time, events []store.AuditEvent, change func(ctx context.Context, c conn, t store.Ticket) error) error {
+	return s.transaction(ctx, verb, func(ctx context.Context, c conn) error {
+		t, err := ticket(ctx, c, hash, kind, now)
+		if err == nil {
+			err = lockUser(ctx, c, t.Subject)
+		}
+		if err == nil { // another one may have spent it before the lock was had
+			_, err = ticket(ctx, c, hash, kind, now)
+		}
+		if err == nil {
+			err = removeTickets(ctx, c, t.Subject)
+		}
+		if err == nil {
+			err = change(ctx, c, t)
+		}
+		if err != nil {
+			return err
+		}
+		return appendAudit(ctx, c, events)
+	})
+}
+
+// ResetPassword implements store.Tickets.
+func (s *Store) ResetPassword(ctx context.Context, hash store.Digest, kind, password string, now time.Time, events ...store.AuditEvent) error {
+	return s.spend(ctx, "reset password", hash, kind, now, events, func(ctx context.Context, c conn, t store.Ticket) error {
+		return found(c.exec(ctx, `UPDATE users SET password_hash = ?2,
+			email_verified = CASE WHEN email_key = ?3 THEN 1 ELSE email_verified END WHERE subject = ?1`,
+			t.Subject, password, emailKey(t.Email)))
+	})
+}
+
+// ConfirmEmail implements store.Tickets.
+func (s *Store) ConfirmEmail(ctx context.Context, hash store.Digest, kind string, now time.Time, events ...store.AuditEvent) error {
+	return s.spend(ctx, "confirm e-mail", hash, kind, now, events, func(ctx context.Context, c conn, t store.Ticket) error {
+		return found(c.exec(ctx, `UPDATE users SET email = ?2, email_key = ?3, email_verified = 1 WHERE subject = ?1`,
+			t.Subject, t.Email, emailKey(t.Email)))
+	})
+}
+
+// RegisterUser implements store.Tickets.
+func (s *Store) RegisterUser(ctx context.Context, hash store.Digest, kind string, u store.User, now time.Time, events ...store.AuditEvent) error {
+	return s.transaction(ctx, "register user", func(ctx context.Context, c conn) error {
+		if err := found(c.exec(ctx, `DELETE FROM tickets WHERE hash = ?1 AND kind = ?2 AND expires > ?3`, hash[:], kind, micros(now))); err != nil {
+			return err
+		}
+		if err := insertUser(ctx, c, u); err != nil {
+			return err
+		}
+		return appendAudit(ctx, c, events)
 	})
 }
 

@@ -79,14 +79,6 @@ func (s *Store) SetPassword(ctx context.Context, subject, hash string, events ..
 	})
 }
 
-// SetEmail implements store.Users.
-func (s *Store) SetEmail(ctx context.Context, subject, email string, verified bool, events ...store.AuditEvent) error {
-	return s.audited(ctx, "set email", events, func(ctx context.Context, c conn) error {
-		return found(c.exec(ctx, `UPDATE users SET email = ?2, email_key = ?3, email_verified = ?4 WHERE subject = ?1`,
-			subject, email, emailKey(email), number(verified)))
-	})
-}
-
 func (s *Store) users(ctx context.Context, where string, args ...any) (users []store.User, err error) {
 	err = s.read(ctx, "users", func(ctx context.Context, c conn) error {
 		return c.rows(ctx, func(row scanner) error {

@@ -28,7 +28,7 @@ import (
 // one new, empty database, as two replicas have them, and closes them with t.
 func Run(t *testing.T, open func(t *testing.T) []store.Store) {
 	var all []promise
-	for _, part := range [][]promise{codes, pushed, devices, logouts, registrations, refreshes, revocations, keys, people, accounts, rest} {
+	for _, part := range [][]promise{codes, pushed, devices, logouts, registrations, refreshes, revocations, keys, people, accounts, mail, rest} {
 		all = append(all, part...)
 	}
 	for _, p := range all {
