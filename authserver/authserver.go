@@ -31,12 +31,14 @@ import (
 	"github.com/gatehouse/gatehouse/authserver/consent"
 	"github.com/gatehouse/gatehouse/authserver/device"
 	"github.com/gatehouse/gatehouse/authserver/dpop"
+	"github.com/gatehouse/gatehouse/authserver/enrol"
 	"github.com/gatehouse/gatehouse/authserver/factors"
 	"github.com/gatehouse/gatehouse/authserver/grants"
 	"github.com/gatehouse/gatehouse/authserver/headless"
 	"github.com/gatehouse/gatehouse/authserver/introspect"
 	"github.com/gatehouse/gatehouse/authserver/login"
 	"github.com/gatehouse/gatehouse/authserver/logout"
+	"github.com/gatehouse/gatehouse/authserver/mail"
 	"github.com/gatehouse/gatehouse/authserver/metadata"
 	"github.com/gatehouse/gatehouse/authserver/oauth"
 	"github.com/gatehouse/gatehouse/authserver/register"
@@ -52,6 +54,7 @@ import (
 	"github.com/gatehouse/gatehouse/authserver/upstream"
 	"github.com/gatehouse/gatehouse/authserver/userinfo"
 	"github.com/gatehouse/gatehouse/authserver/users"
+	"github.com/gatehouse/gatehouse/authserver/visitor"
 	"github.com/gatehouse/gatehouse/authserver/web"
 )
 
@@ -86,6 +89,8 @@ type Server struct {
 	logouts  *backchannel.Notifier
 	register *register.Endpoint
 	unusual  *unusual.Watch
+	post     *mail.Post // nil: there is no mail
+	enrol    *enrol.Enrol
 	health   health
 	handler  http.Handler
 	admin    http.Handler
@@ -141,6 +146,14 @@ func New(ctx context.Context, c Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	if c.Mail != nil {
+		s.post, err = mail.New(mail.Config{
+			Store: c.Store, Sender: c.Mail, Key: c.Keys.Derive("key:mail", 0), Audit: s.audit, Observer: c.Observer, Logger: c.Logger, Now: c.Now,
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
 	s.mount(place, pages, sessions, second, front)
 	if err := s.Reload(ctx, c.Declared); err != nil {
 		return nil, err
@@ -195,16 +208,22 @@ func (s *Server) mount(place metadata.Places, pages *web.Pages, sessions *sessio
 		Path: base, Sessions: sessions, Users: s.users, Factors: second, Revoker: revoker,
 		Audit: s.audit, Observer: c.Observer, Unusual: s.unusual,
 	})
+	s.enrol = enrol.New(enrol.Config{
+		Issuer: c.Issuer, Policy: c.Enrol, Post: s.post, Pages: pages, Users: s.users, Store: c.Store, Revoker: revoker,
+		Throttle: users.NewThrottle(c.Store, c.Keys.Derive("key:mail-throttle", 0), c.Now), Audit: s.audit, Now: c.Now,
+	})
 	signIn := login.New(login.Config{
 		Path: base, Pages: pages, Guard: guard, Sessions: sessions, Users: s.users, Factors: second, SignIn: steps, Elsewhere: c.elsewhere(),
+		Reset: s.enrol.CanReset(), Signup: s.enrol.CanRegister(),
 	})
+	visitors := visitor.New(visitor.Config{Pages: pages, Guard: guard, Sessions: sessions, Enrol: s.enrol})
 	others := upstream.New(upstream.Config{
 		Issuer: c.Issuer, Path: base, Providers: c.Upstream, Sessions: sessions, Users: s.users, SignIn: steps,
 		Once: c.Store, Audit: s.audit, Now: c.Now,
 	})
 	own := account.New(account.Config{
 		Path: base, Pages: pages, Guard: guard, Sessions: sessions, Clients: s.clients, Users: s.users, Scopes: s.scopes,
-		Factors: second, Revoker: revoker, Store: c.Store, Audit: s.audit, Now: c.Now,
+		Factors: second, Revoker: revoker, Enrol: s.enrol, Store: c.Store, Audit: s.audit, Now: c.Now,
 	})
 	allow := consent.New(consent.Config{
 		Path: base, Pages: pages, Guard: guard, Sessions: sessions, Users: s.users, Scopes: s.scopes,
@@ -260,6 +279,12 @@ func (s *Server) mount(place metadata.Places, pages *web.Pages, sessions *sessio
 		base + "/oauth/consent":   page(allow.Serve, get, post),
 		base + "/oauth/logout":    page(signOut.Serve, get, post),
 
+		base + "/oauth/reset":      page(visitors.Forgot, get, post),
+		base + "/oauth/reset/new":  page(visitors.Password, get, post),
+		base + "/oauth/signup":     page(visitors.Signup, get, post),
+		base + "/oauth/signup/new": page(visitors.Account, get, post),
+		base + "/oauth/email":      page(visitors.Email, get, post),
+
 		base + "/oauth/upstream":          page(others.Start, get),
 		base + "/oauth/upstream/callback": page(others.Callback, get),
 
@@ -272,6 +297,8 @@ func (s *Server) mount(place metadata.Places, pages *web.Pages, sessions *sessio
 		for name, e := range map[string]web.Endpoint{
 			"login": signIn.Serve, "factor": signIn.Factor, "consent": allow.Serve, "device": devices.Page,
 			"account": own.Serve, "account/": own.Serve, "logout": signOut.Serve,
+			"reset": visitors.Forgot, "reset/new": visitors.Password, "signup": visitors.Signup, "signup/new": visitors.Account,
+			"email": visitors.Email,
 		} {
 			mux.Handle(base+"/oauth/interaction/"+name, front.CORS(steps.Handler(front.Step(e), get, post)))
 		}
@@ -281,7 +308,7 @@ func (s *Server) mount(place metadata.Places, pages *web.Pages, sessions *sessio
 		Store: c.Store, Clients: s.clients, Tokens: issuer, Post: c.Fetch, Audit: s.audit, Logger: c.Logger, Now: c.Now,
 	})
 	s.admin = admin.New(admin.Config{
-		Store: c.Store, Clients: s.clients, Users: s.users, Scopes: s.scopes, Revoker: revoker,
+		Store: c.Store, Clients: s.clients, Users: s.users, Scopes: s.scopes, Revoker: revoker, Enrol: s.enrol,
 		Keys: c.Keys, Tokens: issuer, Audit: s.audit, Logger: c.Logger, Now: c.Now, Timeout: pageTimeout,
 	})
 }
@@ -333,7 +360,7 @@ func (s *Server) Reload(ctx context.Context, d Declared) error {
 	problems = append(problems, err)
 	people, err := s.users.Prepare(ctx, d.Users)
 	problems = append(problems, err)
-	look, err := s.pages.Prepare(d.Theme, samples())
+	look, err := s.pages.Prepare(d.Theme, samples(), enrol.Letters()...)
 	problems = append(problems, err, d.Registration.Check(list.Known))
 	countries, err := lookup(d.Countries)
 	problems = append(problems, err)

@@ -11,10 +11,12 @@ import (
 	"time"
 
 	"github.com/gatehouse/gatehouse/authserver/clients"
+	"github.com/gatehouse/gatehouse/authserver/enrol"
 	"github.com/gatehouse/gatehouse/authserver/fetch"
 	"github.com/gatehouse/gatehouse/authserver/grants"
 	"github.com/gatehouse/gatehouse/authserver/introspect"
 	"github.com/gatehouse/gatehouse/authserver/login"
+	"github.com/gatehouse/gatehouse/authserver/mail"
 	"github.com/gatehouse/gatehouse/authserver/register"
 	"github.com/gatehouse/gatehouse/authserver/store"
 	"github.com/gatehouse/gatehouse/authserver/unusual"
@@ -74,6 +76,10 @@ type Config struct {
 	// InteractionURL is the operator's page that stands in for ours and uses the
 	// interaction API; empty: ours are shown.
 	InteractionURL string
+	// Mail sends letters; nil: nobody does, and what needs them is off. Enrol is
+	// what people may do by them.
+	Mail  mail.Sender
+	Enrol enrol.Policy
 
 	// Unusual says what follows unusual behaviour.
 	Unusual unusual.Policy
@@ -164,6 +170,9 @@ type Observer interface {
 	RefreshReuse()
 	// Unusual counts unusual behaviour: refresh, new_country, failures.
 	Unusual(kind string)
+	// Mail counts a letter: sent, failed (given up), retried, dropped (not
+	// queued).
+	Mail(result string)
 }
 
 // elsewhere are the ways to sign in that the login page offers besides.
@@ -181,6 +190,7 @@ func (nobody) TokenError(string)          {}
 func (nobody) Login(string)               {}
 func (nobody) RefreshReuse()              {}
 func (nobody) Unusual(string)             {}
+func (nobody) Mail(string)                {}
 
 // withDefaults returns the configuration complete, or everything that is
 // wrong with it.
@@ -204,6 +214,8 @@ func (c Config) withDefaults() (Config, error) {
 		{"refresh_token.ttl", &c.RefreshTTL, 720 * time.Hour, time.Minute, 10 * 365 * 24 * time.Hour},
 		{"refresh_token.idle", &c.RefreshIdle, 168 * time.Hour, time.Minute, 10 * 365 * 24 * time.Hour},
 		{"refresh_token.grace", &c.RefreshGrace, 0, 0, time.Minute},
+		{"email_verification.ttl", &c.Enrol.VerificationTTL, 24 * time.Hour, time.Hour, 7 * 24 * time.Hour},
+		{"password_reset.ttl", &c.Enrol.ResetTTL, 20 * time.Minute, 15 * time.Minute, 30 * time.Minute},
 		{"the key set's max-age", &c.KeysMaxAge, 5 * time.Minute, time.Second, 24 * time.Hour},
 	} {
 		if *d.value == 0 {

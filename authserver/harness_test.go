@@ -94,6 +94,7 @@ func (c *counts) TokenError(code string)         { c.add("error " + code) }
 func (c *counts) Login(result string)            { c.add("login " + result) }
 func (c *counts) RefreshReuse()                  { c.add("reuse") }
 func (c *counts) Unusual(kind string)            { c.add("unusual " + kind) }
+func (c *counts) Mail(result string)             { c.add("mail " + result) }
 
 // env is an authorization server on a socket.
 type env struct {

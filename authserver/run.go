@@ -23,13 +23,15 @@ const (
 )
 
 // Run does what goes on behind the endpoints until ctx ends: it follows the
-// keys, stores queued audit events, watches the store and
-// sweeps it, and tells applications of sessions that ended. It
-// returns early only when one of them cannot go on.
+// keys, stores queued audit events, watches the store and sweeps it, sends mail,
+// and tells applications of sessions that ended. It returns early only when one of them cannot go on.
 func (s *Server) Run(ctx context.Context) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	tasks := []func(context.Context) error{s.config.Keys.Run, s.audit.Run, s.watch, s.sweep, s.prune, s.logouts.Run}
+	if s.post != nil {
+		tasks = append(tasks, func(ctx context.Context) error { return s.post.Run(ctx, s.enrol.Write) })
+	}
 	errs := make([]error, len(tasks))
 	var group sync.WaitGroup
 	for i, task := range tasks {

@@ -9,15 +9,17 @@ import (
 	"github.com/gatehouse/gatehouse/authserver/account"
 	"github.com/gatehouse/gatehouse/authserver/consent"
 	"github.com/gatehouse/gatehouse/authserver/device"
+	"github.com/gatehouse/gatehouse/authserver/enrol"
 	"github.com/gatehouse/gatehouse/authserver/login"
 	"github.com/gatehouse/gatehouse/authserver/logout"
+	"github.com/gatehouse/gatehouse/authserver/visitor"
 	"github.com/gatehouse/gatehouse/authserver/web"
 )
 
 // samples is one of each page in each of its states, with which themes are
 // tried before they go live.
 func samples() []web.Page {
-	return slices.Concat(login.Samples(), account.Samples(), consent.Samples(), device.Samples(), logout.Samples())
+	return slices.Concat(login.Samples(), account.Samples(), consent.Samples(), device.Samples(), logout.Samples(), visitor.Samples())
 }
 
 // CheckFiles reports everything that is wrong with a theme's folder and a file
@@ -31,6 +33,6 @@ func CheckFiles(theme, countries string) error {
 	if problem != nil {
 		return fmt.Errorf("built-in pages: %w", problem)
 	}
-	_, problem = pages.Prepare(theme, samples())
+	_, problem = pages.Prepare(theme, samples(), enrol.Letters()...)
 	return errors.Join(err, problem)
 }

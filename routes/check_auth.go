@@ -59,6 +59,7 @@ func (c *checker) authServer(a *AuthServer) {
 	c.theme(a)
 	c.interaction(a)
 	c.unusual(a)
+	c.mailing(&a.Mailing, a.Pos)
 	c.clientRegistration(a)
 	ids := map[string]Pos{}
 	for i := range a.Clients {

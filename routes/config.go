@@ -161,6 +161,7 @@ type AuthServer struct {
 	// LDAP lets people of a directory sign in; absent: there is none.
 	LDAP     *LDAP      `yaml:"ldap"`
 	Upstream []Upstream `yaml:"upstream"`
+	Mailing
 	Demands
 	// Theme is a folder that changes how pages look, relative to the file.
 	Theme       string      `yaml:"theme"`

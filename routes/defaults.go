@@ -190,6 +190,7 @@ func (c *checker) authServerDefaults(a *AuthServer) {
 	orDefault(c, &a.CodeTTL, time.Minute)
 	orDefault(c, &a.SessionTTL, 12*time.Hour)
 	orDefault(c, &a.KeyRotation, 720*time.Hour)
+	c.mailDefaults(&a.Mailing)
 	c.demandDefaults(&a.Demands)
 	for i := range a.Upstream {
 		u := &a.Upstream[i]

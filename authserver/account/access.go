@@ -129,6 +129,9 @@ func (e *Endpoint) password(w http.ResponseWriter, r *http.Request, p person, fo
 	if _, err := e.Revoker.Revoke(ctx, oauth.LevelSubject, p.user.Subject); err != nil {
 		return oauth.Unavailable(err)
 	}
+	if err := e.Enrol.PasswordChanged(ctx, p.user, e.Pages.Language(r, "")); err != nil {
+		return oauth.Unavailable(err)
+	}
 	event := e.Audit.Stamp(e.event(r, p, audit.LoginSucceeded))
 	event.Reason = p.session.ACR
 	_, cookie, err := e.Sessions.Start(ctx, r, store.Session{}, p.user.Subject, p.session.ACR, &event)

@@ -20,6 +20,7 @@ import (
 
 	"github.com/gatehouse/gatehouse/authserver/audit"
 	"github.com/gatehouse/gatehouse/authserver/clients"
+	"github.com/gatehouse/gatehouse/authserver/enrol"
 	"github.com/gatehouse/gatehouse/authserver/factors"
 	"github.com/gatehouse/gatehouse/authserver/oauth"
 	"github.com/gatehouse/gatehouse/authserver/revocation"
@@ -52,6 +53,7 @@ type Config struct {
 	Scopes   *scopes.Catalogue
 	Factors  *factors.Factors
 	Revoker  *revocation.Revoker
+	Enrol    *enrol.Enrol
 	Store    Store
 	Audit    *audit.Log
 	Now      func() time.Time
@@ -85,13 +87,14 @@ func New(c Config) *Endpoint {
 	e := &Endpoint{Config: c}
 	e.pages = map[string]page{
 		"": e.overview, "/password": e.showPassword, "/app": e.recently("/app", e.newApp), "/qr": e.qr,
-		"/passkey": e.recently("/passkey", e.newPasskey),
+		"/passkey": e.recently("/passkey", e.newPasskey), "/email": e.recently("/email", e.showAddress),
 	}
 	e.actions = map[string]action{
 		"end_session":    {do: e.endSession},
 		"end_others":     {do: e.endOthers},
 		"withdraw":       {do: e.withdraw},
 		"password":       {do: e.password}, // asks for the current one
+		"email":          {do: e.changeAddress, recent: true},
 		"app":            {do: e.confirmApp, recent: true},
 		"remove_app":     {do: e.removeApp, recent: true},
 		"recovery":       {do: e.renewRecovery, recent: true},
@@ -185,7 +188,7 @@ func (e *Endpoint) done(w http.ResponseWriter, what string) error {
 }
 
 // results are what the overview can say.
-var results = [...]string{"session", "sessions", "withdrawn", "password", "app", "noapp", "passkey", "nopasskey"}
+var results = [...]string{"session", "sessions", "withdrawn", "password", "app", "noapp", "passkey", "nopasskey", "mailed"}
 
 // event is what a person did to the account.
 func (e *Endpoint) event(r *http.Request, p person, action string) store.AuditEvent {
@@ -205,6 +208,12 @@ func (e *Endpoint) overview(w http.ResponseWriter, r *http.Request, p person) er
 		v.Done = form.Value("done")
 	}
 	ctx := r.Context()
+	if e.Enrol.CanMail() {
+		var err error
+		if v.CanEmail, err = e.Enrol.OwnEmail(ctx, p.user); err != nil {
+			return err
+		}
+	}
 	unavailable := func(err error) error { return oauth.Unavailable(fmt.Errorf("look up an account: %w", err)) }
 	live, err := e.Store.Sessions(ctx, p.user.Subject, e.Now())
 	if err != nil {

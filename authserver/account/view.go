@@ -14,6 +14,7 @@ type view struct {
 	Email      string        `json:"email,omitempty"`
 	Verified   bool          `json:"email_verified"`
 	Declared   bool          `json:"declared"` // the password is the configuration's
+	CanEmail   bool          `json:"email_changeable"`
 	CSRF       string        `json:"-"`
 	Done       string        `json:"done,omitempty"`
 	Sessions   []sessionView `json:"sessions"`
@@ -93,6 +94,14 @@ var passwordProblems = map[string]string{
 	"current": web.ProblemPassword, "length": web.ProblemPasswordLength, "repeat": web.ProblemPasswordRepeat,
 }
 
+// addressView is what the page address shows.
+type addressView struct {
+	CSRF    string `json:"-"`
+	Address string `json:"address,omitempty"`
+	Failed  bool   `json:"-"`
+	Wait    int    `json:"retry_after,omitempty"`
+}
+
 // appForm is what the page app shows.
 type appForm struct {
 	CSRF      string `json:"-"`
@@ -120,13 +129,16 @@ func Samples() []web.Page {
 	pages := []web.Page{
 		{Name: "account", Data: view{User: "alice"}},
 		{Name: "account", Data: view{
-			User: "alice", Email: "a@example.com", Verified: true, CSRF: "c", App: true, Recovery: 9, CanPasskey: true,
+			User: "alice", Email: "a@example.com", Verified: true, CanEmail: true, CSRF: "c", App: true, Recovery: 9, CanPasskey: true,
 			Sessions: []sessionView{{"s", "Firefox", at, true}, {"t", "", at, false}},
 			Apps:     []appView{{"app", "App", []scopes.Described{{Name: "openid"}, {Name: "read:orders", Description: "Read"}}, at}},
 			Passkeys: []passkeyView{{"k", "Key", at, at}, {"l", "Key", at, when{}}},
 		}},
 		{Name: "account", Data: view{User: "alice", Declared: true, Email: "a@example.com"}},
 		{Name: "password", Data: passwordView{Wait: 3}},
+		{Name: "address", Data: addressView{CSRF: "c", Address: "a@example.com"}},
+		{Name: "address", Data: addressView{Failed: true}},
+		{Name: "address", Data: addressView{Wait: 3}},
 		{Name: "app", Data: appForm{"c", "e", "SECRET", true}},
 		{Name: "recovery", Data: recoveryView{[]string{"abcd-efgh-ijkl-2345", "mnop-qrst-uvwx-6723", "yzab-cdef-ghij-4567", "klmn-opqr-stuv-2367"}}},
 		{Name: "addpasskey", Script: true, Data: passkeyForm{"c", "{}", "s", true}},

@@ -22,6 +22,7 @@ import (
 
 	"github.com/gatehouse/gatehouse/authserver/audit"
 	"github.com/gatehouse/gatehouse/authserver/clients"
+	"github.com/gatehouse/gatehouse/authserver/enrol"
 	"github.com/gatehouse/gatehouse/authserver/oauth"
 	"github.com/gatehouse/gatehouse/authserver/scopes"
 	"github.com/gatehouse/gatehouse/authserver/store"
@@ -52,6 +53,7 @@ type Config struct {
 	Users   *users.Registry
 	Scopes  *scopes.Catalogue
 	Revoker Revoker
+	Enrol   *enrol.Enrol
 	Keys    Rotator
 	Tokens  *tokens.Issuer
 	Audit   *audit.Log
@@ -83,6 +85,7 @@ func New(c Config) http.Handler {
 		"DELETE /api/v1/users/{subject}":                   a.removeUser,
 		"POST /api/v1/users/{subject}/revoke":              a.revokeUser,
 		"DELETE /api/v1/users/{subject}/factors":           a.resetFactors,
+		"POST /api/v1/users/{subject}/reset-password":      a.mailReset,
 		"GET /api/v1/users/{subject}/sessions":             a.listSessions,
 		"GET /api/v1/users/{subject}/grants":               a.listGrants,
 		"GET /api/v1/users/{subject}/consents":             a.listConsents,

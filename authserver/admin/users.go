@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/gatehouse/gatehouse/authserver/audit"
+	"github.com/gatehouse/gatehouse/authserver/enrol"
 	"github.com/gatehouse/gatehouse/authserver/oauth"
 	"github.com/gatehouse/gatehouse/authserver/store"
 	"github.com/gatehouse/gatehouse/authserver/users"
@@ -16,6 +17,7 @@ type userView struct {
 	Subject     string     `json:"subject,omitempty"` // empty: declared, and never signed in
 	Name        string     `json:"name"`
 	Email       string     `json:"email,omitempty"`
+	Verified    bool       `json:"email_verified,omitempty"`
 	DisplayName string     `json:"display_name,omitempty"`
 	Roles       []string   `json:"roles,omitempty"`
 	Disabled    bool       `json:"disabled,omitempty"`
@@ -24,7 +26,7 @@ type userView struct {
 }
 
 func showUser(u store.User) userView {
-	return userView{u.Subject, u.Name, u.Email, u.DisplayName, u.Roles, u.Disabled, u.Declared, stamp(u.Created)}
+	return userView{u.Subject, u.Name, u.Email, u.EmailVerified, u.DisplayName, u.Roles, u.Disabled, u.Declared, stamp(u.Created)}
 }
 
 func (a *api) listUsers(w http.ResponseWriter, r *http.Request) error {
@@ -104,6 +106,7 @@ func (a *api) updateUser(w http.ResponseWriter, r *http.Request) error {
 	var v struct {
 		Password    *string   `json:"password"`
 		Email       *string   `json:"email"`
+		Verified    *bool     `json:"email_verified"`
 		DisplayName *string   `json:"display_name"`
 		Roles       *[]string `json:"roles"`
 		Disabled    *bool     `json:"disabled"`
@@ -113,6 +116,9 @@ func (a *api) updateUser(w http.ResponseWriter, r *http.Request) error {
 	}
 	if v.Email != nil {
 		u.Email, u.EmailVerified = *v.Email, false
+	}
+	if v.Verified != nil {
+		u.EmailVerified = *v.Verified && u.Email != ""
 	}
 	if v.DisplayName != nil {
 		u.DisplayName = *v.DisplayName
@@ -142,7 +148,44 @@ func (a *api) updateUser(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 	}
+	switch {
+	case v.Password != nil:
+		err = a.Enrol.PasswordChanged(r.Context(), u, "")
+	case end || v.Email != nil: // links that were mailed before are worth nothing
+		err = a.Store.RemoveTickets(r.Context(), u.Subject)
+	}
+	if err != nil {
+		return err
+	}
 	web.WriteJSON(w, http.StatusOK, showUser(u))
+	return nil
+}
+
+// mailReset mails a stored user a link for a new password.
+func (a *api) mailReset(w http.ResponseWriter, r *http.Request) error {
+	u, err := a.storedUser(r)
+	if err != nil {
+		return err
+	}
+	if u.Disabled {
+		return refuse(http.StatusConflict, "user %q is disabled", u.Name)
+	}
+	err = a.Enrol.SendReset(r.Context(), u)
+	switch {
+	case errors.Is(err, enrol.ErrOff):
+		return refuse(http.StatusConflict, "there is no authserver.smtp to send mail with")
+	case errors.Is(err, enrol.ErrKept):
+		return refuse(http.StatusConflict, "the password of user %q is kept elsewhere", u.Name)
+	case errors.Is(err, enrol.ErrAddress):
+		return refuse(http.StatusConflict, "user %q has no e-mail address", u.Name)
+	case err != nil:
+		return err
+	}
+	event := store.AuditEvent{Action: audit.ResetRequested, Outcome: audit.Success, Actor: actor(r.Context()), Subject: u.Subject, IP: web.ClientAddress(r)}
+	if err := a.Audit.Write(r.Context(), event); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
 	return nil
 }
 
@@ -170,10 +213,14 @@ func (a *api) removeUser(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// revokeUser ends everything that the user has; declared ones too.
+// revokeUser ends everything that the user has, links that were mailed
+// included; declared ones too.
 func (a *api) revokeUser(w http.ResponseWriter, r *http.Request) error {
 	u, err := a.user(r)
 	if err != nil {
+		return err
+	}
+	if err := a.Store.RemoveTickets(r.Context(), u.Subject); err != nil {
 		return err
 	}
 	return a.revoked(w, r, oauth.LevelSubject, u.Subject)

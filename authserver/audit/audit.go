@@ -50,6 +50,18 @@ const (
 	SessionEnded   = "session.ended"
 
 	PasswordChanged = "password.changed"
+	// PasswordReset is a new password by a link that was mailed, ResetRequested
+	// the wish for one, whoever it was and whether or not there is such a user.
+	PasswordReset  = "password.reset"
+	ResetRequested = "reset.requested"
+	// SignupRequested is the wish for an account, UserRegistered that there is one.
+	SignupRequested = "signup.requested"
+	UserRegistered  = "user.registered"
+	EmailRequested  = "email.requested"
+	EmailConfirmed  = "email.confirmed"
+	// MailSent and MailUndelivered are about one letter; Reason says which.
+	MailSent        = "mail.sent"
+	MailUndelivered = "mail.undelivered"
 	TOTPEnabled     = "totp.enabled"
 	TOTPDisabled    = "totp.disabled"
 	RecoveryRenewed = "recovery.renewed"

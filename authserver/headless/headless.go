@@ -57,7 +57,8 @@ const Done = "done"
 var steps = map[string]string{
 	"deviceconfirm": "device_confirm", "deviceallowed": "device_allowed", "devicedenied": "device_denied",
 	"signedin": "signed_in", "signedout": "signed_out",
-	"password": "account/password", "app": "account/app", "addpasskey": "account/passkey", "recovery": "recovery",
+	"forgot": "reset", "newpassword": "reset/new", "newaccount": "signup/new", "confirm": "email", "deadlink": "dead_link",
+	"address": "account/email", "password": "account/password", "app": "account/app", "addpasskey": "account/passkey", "recovery": "recovery",
 }
 
 func step(page string) string {

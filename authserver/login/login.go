@@ -34,6 +34,8 @@ type Config struct {
 	SignIn   *signin.SignIn
 	// Elsewhere are other ways to sign in.
 	Elsewhere []Elsewhere
+	// Reset and Signup offer a new password and an account to who has none.
+	Reset, Signup bool
 }
 
 // Elsewhere is another provider, and what people call it.
@@ -59,6 +61,8 @@ type view struct {
 	Wait        int         `json:"retry_after,omitempty"` // seconds
 	Passkey     *passkey    `json:"passkey,omitempty"`
 	Elsewhere   []Elsewhere `json:"providers,omitempty"`
+	Reset       bool        `json:"can_reset_password,omitempty"`
+	Signup      bool        `json:"can_sign_up,omitempty"`
 }
 
 // passkey is a ceremony as a page carries it.
@@ -79,7 +83,7 @@ func Samples() []web.Page {
 	return []web.Page{
 		{Name: "login", Data: view{}},
 		{Name: "login", Script: true, Data: view{Client: "App", Username: "alice", CSRF: "c", Interaction: "i", Failed: true, Passkey: key}},
-		{Name: "login", Data: view{Wait: 30, Elsewhere: []Elsewhere{{"partner", "Partner"}}}},
+		{Name: "login", Data: view{Wait: 30, Elsewhere: []Elsewhere{{"partner", "Partner"}}, Reset: true, Signup: true}},
 		{Name: "signedin", Data: signedIn{"alice", "c"}},
 		{Name: "factor", Data: view{Interaction: "i", Failed: true}},
 		{Name: "factor", Script: true, Data: view{Client: "App", Interaction: "i", Wait: 30, Passkey: key}},
@@ -160,6 +164,7 @@ func (e *Endpoint) show(w http.ResponseWriter, r *http.Request, status int, i se
 		return err
 	}
 	v.Client, v.CSRF, v.Elsewhere = i.ClientName, e.Guard.Token(browser), e.Config.Elsewhere
+	v.Reset, v.Signup = e.Config.Reset, e.Config.Signup
 	return e.render(w, r, "login", status, i, v)
 }
 

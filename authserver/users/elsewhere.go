@@ -196,27 +196,88 @@ func names(p Person) (list []string) {
 
 // byEmail returns the enabled users whose address this is. It has to be verified
 // or in the configuration: one that somebody typed proves nothing.
-func (r *Registry) byEmail(ctx context.Context, email string) (found []store.User, err error) {
+func (r *Registry) byEmail(ctx context.Context, email string) ([]store.User, error) {
+	found, err := r.Addressed(ctx, email)
+	return slices.DeleteFunc(found, func(u store.User) bool { return u.Disabled || !u.EmailVerified }), err
+}
+
+// Addressed returns the users whose address this is, disabled ones and those
+// who never proved it too.
+func (r *Registry) Addressed(ctx context.Context, email string) (found []store.User, err error) {
+	if email == "" {
+		return nil, nil
+	}
 	stored, err := r.store.UsersByEmail(ctx, email)
 	if err != nil {
 		return nil, err
 	}
 	for _, u := range stored {
-		if !u.Declared && u.EmailVerified {
+		if !u.Declared {
 			found = append(found, u)
 		}
 	}
 	for name, d := range *r.declared.Load() {
-		if d.Email == "" || !strings.EqualFold(d.Email, email) {
+		if !strings.EqualFold(d.Email, email) {
 			continue
 		}
 		subject, err := r.store.SubjectFor(ctx, name, newSubject())
 		if err != nil {
 			return nil, err
 		}
-		found = append(found, store.User{Subject: subject, Name: name})
+		found = append(found, declaredUser(store.User{Subject: subject}, d))
+	}
+	return found, nil
+}
+
+// Meant returns the enabled users whose name or address this is.
+func (r *Registry) Meant(ctx context.Context, login string) ([]store.User, error) {
+	found, err := r.Addressed(ctx, login)
+	if err != nil {
+		return nil, err
+	}
+	named, _, err := r.find(ctx, login)
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return nil, err
+	}
+	if err == nil && !slices.ContainsFunc(found, func(u store.User) bool { return u.Name == named.Name }) {
+		found = append(found, named)
 	}
 	return slices.DeleteFunc(found, func(u store.User) bool { return u.Disabled }), nil
+}
+
+// Taken reports whether somebody has this name or address, disabled users too.
+func (r *Registry) Taken(ctx context.Context, login string) (bool, error) {
+	found, err := r.Addressed(ctx, login)
+	if err != nil || len(found) > 0 {
+		return len(found) > 0, err
+	}
+	_, _, err = r.find(ctx, login)
+	return err == nil, ignore(err, store.ErrNotFound)
+}
+
+// Keepers say who keeps what is known about a user: the name of a directory or
+// provider; "" for this server.
+type Keepers struct{ Password, Email string }
+
+// Keepers returns those of a user who is not declared.
+func (r *Registry) Keepers(ctx context.Context, subject string) (k Keepers, err error) {
+	u, err := r.store.UserBySubject(ctx, subject)
+	if err != nil {
+		return k, err
+	}
+	identities, err := r.store.Identities(ctx, subject)
+	if err != nil {
+		return k, err
+	}
+	for _, id := range identities {
+		if u.PasswordHash == "" {
+			k.Password = id.Provider
+		}
+		if !id.Linked {
+			k.Email = id.Provider
+		}
+	}
+	return k, nil
 }
 
 // Attributes are what tokens may say about a user besides the subject.

@@ -21,6 +21,7 @@ type Look struct {
 	tags    []language.Tag // the first one is for who speaks none of them
 	matcher language.Matcher
 	pages   []map[string]*template.Template // by language, in the order of tags
+	letters []letterTemplates               // likewise
 	assets  map[string]asset                // by path
 }
 
@@ -56,18 +57,20 @@ func compile(s *sources, base string) (*Look, error) {
 			continue
 		}
 		t := texts{own: s.texts[name], english: s.texts[fallback]}
-		pages, err := parsePages(s, template.FuncMap{
+		functions := template.FuncMap{
 			"t":      t.text,
 			"scope":  t.scope,
 			"url":    func(p string) string { return base + "/oauth/" + p },
 			"styles": func() []string { return styles },
 			"script": func() string { return script },
 			"logo":   func() string { return logo },
-		})
-		if err != nil {
+		}
+		pages, err := parsePages(s, functions)
+		letters, wrong := parseLetters(s, functions, t)
+		if err := errors.Join(err, wrong); err != nil {
 			return nil, err // the same in every language
 		}
-		l.tags, l.pages = append(l.tags, tag), append(l.pages, pages)
+		l.tags, l.pages, l.letters = append(l.tags, tag), append(l.pages, pages), append(l.letters, letters)
 	}
 	l.matcher = language.NewMatcher(l.tags)
 	return l, errors.Join(problems...)
@@ -98,7 +101,7 @@ func parsePages(s *sources, functions template.FuncMap) (map[string]*template.Te
 	}
 	pages := map[string]*template.Template{}
 	for _, name := range slices.Sorted(maps.Keys(s.templates)) {
-		if name == layout {
+		if name == layout || name == letterHTML || name == letterText {
 			continue
 		}
 		page, err := root.Clone()

@@ -3,6 +3,7 @@ package web
 import (
 	"bytes"
 	"context"
+	"errors"
 	"log/slog"
 	"net/http"
 	"strconv"
@@ -54,6 +55,9 @@ const (
 	ProblemPassword       = "wrong_password"
 	ProblemPasswordLength = "password_length"
 	ProblemPasswordRepeat = "password_repeat"
+	ProblemEmail          = "wrong_email"
+	ProblemEmailDomain    = "email_domain"
+	ProblemAccountExists  = "account_exists"
 )
 
 // NewPages reads the templates and the texts. base is the path of the issuer.
@@ -207,7 +211,7 @@ func (p *Pages) Apply(l *Look) { p.look.Store(l) }
 // Prepare compiles the pages, with a theme's folder over the built-in files
 // where folder is not empty; then it renders every sample in every language. It
 // reports every problem at once, with file and line, and changes nothing.
-func (p *Pages) Prepare(folder string, samples []Page) (*Look, error) {
+func (p *Pages) Prepare(folder string, samples []Page, letters ...Letter) (*Look, error) {
 	source, err := readSources(folder)
 	if err != nil {
 		return nil, err
@@ -222,7 +226,7 @@ func (p *Pages) Prepare(folder string, samples []Page) (*Look, error) {
 	for _, kind := range errorKinds {
 		samples = append(samples, Page{Name: errorPage, Data: errorView{kind, "detail"}})
 	}
-	if err := l.try(samples); err != nil {
+	if err := errors.Join(l.try(samples), l.tryLetters(letters)); err != nil {
 		return nil, err
 	}
 	return l, nil

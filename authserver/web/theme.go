@@ -12,7 +12,7 @@ import (
 	"strings"
 )
 
-//go:embed templates/*.html texts/*.json static/style.css static/passkey.js
+//go:embed templates/*.html templates/mail.txt texts/*.json static/style.css static/passkey.js
 var files embed.FS
 
 // layout is the template around every page.
@@ -65,7 +65,7 @@ func readSources(folder string) (*sources, error) {
 }
 
 // readTheme reads a theme's folder: NAME.html in place of a built-in page,
-// style.css after the built-in one, logo.svg (.png, .webp), and texts/LANG.json
+// mail.txt beside mail.html for letters, style.css after the built-in one, logo.svg (.png, .webp), and texts/LANG.json
 // with texts in place of the built-in ones or in a further language.
 func (s *sources) readTheme(folder string) error {
 	var problems []error
@@ -118,6 +118,9 @@ func (s *sources) take(name, file string, body []byte, builtIn bool) error {
 	case ext == ".html" && (isPage || builtIn):
 		s.templates[stem] = source{file, string(body)}
 		return nil
+	case name == letterText:
+		s.templates[letterText] = source{file, string(body)}
+		return nil
 	case ext == ".html":
 		return fmt.Errorf("%s:1: there is no page %q", file, stem)
 	case name == "style.css":
@@ -130,7 +133,7 @@ func (s *sources) take(name, file string, body []byte, builtIn bool) error {
 		s.logo, s.logoName = body, name
 		return nil
 	}
-	return fmt.Errorf("%s: a theme has pages (NAME.html), style.css, logo.svg, logo.png or logo.webp, and texts/LANGUAGE.json", file)
+	return fmt.Errorf("%s: a theme has pages (NAME.html), mail.txt, style.css, logo.svg, logo.png or logo.webp, and texts/LANGUAGE.json", file)
 }
 
 func (s *sources) takeTexts(lang, file string, body []byte, builtIn bool) error {

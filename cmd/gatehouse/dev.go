@@ -55,6 +55,7 @@ type demo struct {
 	password           string
 	adminToken         string
 	registryListener   net.Listener
+	mails              *dev.Mails
 
 	mu       sync.Mutex
 	backends []*backend
@@ -91,6 +92,9 @@ func newDemo() (*demo, error) {
 		d.registryListener, err = net.Listen("tcp", "127.0.0.1:0")
 	}
 	if err == nil {
+		d.mails, err = openMails()
+	}
+	if err == nil {
 		d.origin, d.admin = "http://"+d.gatewayAt, "http://"+d.adminAt
 		d.registry = "http://" + d.registryListener.Addr().String()
 		err = d.writeConfig()
@@ -114,6 +118,15 @@ func freeAddress(first int, address *string) error {
 	return fmt.Errorf("no free port from %d to %d on 127.0.0.1", first, first+99)
 }
 
+// openMails takes mail and shows it on a free port.
+func openMails() (*dev.Mails, error) {
+	var page string
+	if err := freeAddress(8025, &page); err != nil {
+		return nil, err
+	}
+	return dev.OpenMails(page)
+}
+
 //go:embed dev.yaml.tmpl
 var demoConfig string
 
@@ -127,6 +140,7 @@ func (d *demo) writeConfig() error {
 		"Gateway": d.gatewayAt, "Admin": d.adminAt, "Origin": d.origin, "Registry": d.registry,
 		"Store": filepath.Join(d.folder, "gatehouse.db"), "KEK": base64.StdEncoding.EncodeToString(kek),
 		"Reader": d.reader.secret, "Writer": d.writer.secret, "Password": d.password, "AdminToken": d.adminToken,
+		"SMTP": d.mails.SMTP(), "Mails": d.mails.URL(),
 	})
 	if err != nil {
 		return err
@@ -138,6 +152,9 @@ func (d *demo) close() {
 	if d.registryListener != nil {
 		d.registryListener.Close()
 	}
+	if d.mails != nil {
+		_ = d.mails.Close()
+	}
 	_ = os.RemoveAll(d.folder)
 }
 
@@ -146,6 +163,7 @@ func (d *demo) run(ctx context.Context, stdout, stderr io.Writer, once bool) err
 	defer d.running.Wait()
 	defer stop()
 	d.startRegistry(ctx)
+	d.running.Go(func() { _ = d.mails.Run(ctx) })
 	for i, b := range []dev.BackendConfig{
 		{Service: "orders", Instance: "orders-1"}, {Service: "orders", Instance: "orders-2"}, {Service: "flaky", Instance: "flaky-1"},
 		{Service: "shop", Instance: "shop-1", Handler: dev.NewShop(d.origin, "demo-shop")},
@@ -266,6 +284,7 @@ func (d *demo) print(w io.Writer) {
   gateway and issuer  %s
   admin               %s
   registry            %s  (Consul-compatible; register services here)
+  mail                %s  (nothing is sent: it is shown there)
   configuration       %s  (edit it: it reloads on save)
 
 # a token
@@ -277,8 +296,8 @@ curl -s -X POST -H "Authorization: Bearer $TOKEN" %s/orders
 # refused: no token
 curl -s %s/orders/1
 
-`, d.origin, d.admin, d.registry, d.configPath(), token(d.reader), d.origin, d.origin, d.origin)
-	fmt.Fprintf(w, "Log in with a browser: %s/shop/login  (user demo, password %s)\n\n", d.origin, d.password)
+`, d.origin, d.admin, d.registry, d.mails.URL(), d.configPath(), token(d.reader), d.origin, d.origin, d.origin)
+	fmt.Fprintf(w, "Log in with a browser: %s/shop/login  (user demo, password %s, or create an account)\n\n", d.origin, d.password)
 }
 
 // loseInstance ends one instance of orders as a crash would: it does not

@@ -20,7 +20,7 @@ var mayImport = []struct {
 	of     []string
 }{
 	{"cmd/gatehouse", []string{"*"}},
-	{"cmd/gatehouse/dev", nil},
+	{"cmd/gatehouse/dev", []string{"authserver/mail/mailbox"}},
 	{"routes", nil},
 	{"discovery", nil},
 	{"discovery/*", []string{"discovery"}},
@@ -67,6 +67,9 @@ var mayImport = []struct {
 	{"authserver/unusual", []string{"authserver/audit", "authserver/oauth", "authserver/store"}},
 	{"authserver/signin", []string{"authserver/unusual", "authserver/oauth", "authserver/store", "authserver/audit", "authserver/factors", "authserver/session", "authserver/users", "authserver/web"}},
 	{"authserver/headless", []string{"authserver/oauth", "authserver/web"}},
+	{"authserver/mail", []string{"authserver/audit", "authserver/store"}},
+	{"authserver/mail/mailbox", nil},
+	{"authserver/enrol", []string{"authserver/oauth", "authserver/store", "authserver/audit", "authserver/mail", "authserver/users", "authserver/web"}},
 	{"authserver/backchannel", domains}, // no endpoint, but above the domains as they are
 	// Endpoints. None imports another.
 	{"authserver/account", domains},
@@ -83,13 +86,14 @@ var mayImport = []struct {
 	{"authserver/revoke", domains},
 	{"authserver/upstream", domains},
 	{"authserver/userinfo", domains},
+	{"authserver/visitor", domains},
 	{"configs", []string{"routes", "plugins/all"}},
 	{"loadtest/*", []string{"loadtest/servers"}},
 	{"loadtest/e2e/*", []string{"loadtest/servers"}},
 }
 
 var domains = []string{
-	"authserver/factors", "authserver/signin", "authserver/unusual",
+	"authserver/enrol", "authserver/factors", "authserver/signin", "authserver/unusual",
 	"authserver/oauth", "authserver/store", "authserver/audit", "authserver/clients", "authserver/dpop", "authserver/fetch",
 	"authserver/jose", "authserver/revocation",
 	"authserver/scopes", "authserver/sender", "authserver/session", "authserver/tokens", "authserver/users", "authserver/web",

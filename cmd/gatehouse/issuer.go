@@ -110,9 +110,13 @@ func openIssuer(ctx context.Context, file *routes.File, dev bool, limits *limits
 	} else if i.people != nil {
 		directory = i.people
 	}
+	sender, err := openMail(a.SMTP)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", a.Pos, err)
+	}
 	i.server, err = authserver.New(opening, authserver.Config{
-		Directory:        directory,
 		DirectoryRecheck: recheck(a.LDAP), DirectoryClosed: a.LDAP != nil && a.LDAP.OnFailure == "closed",
+		Directory: directory, Mail: sender, Enrol: enrolment(a),
 		Upstream:       upstreams(a),
 		InteractionURL: a.Interaction.URL,
 		Unusual: unusual.Policy{
@@ -269,9 +273,8 @@ func (i *issuer) wake() {
 
 // tokenMetrics implements authserver.Observer.
 type tokenMetrics struct {
-	issued, errors, logins *prometheus.CounterVec
-	reuse                  prometheus.Counter
-	unusual                *prometheus.CounterVec
+	issued, errors, logins, mails, unusual *prometheus.CounterVec
+	reuse                                  prometheus.Counter
 }
 
 func newTokenMetrics(r *prometheus.Registry) *tokenMetrics {
@@ -279,14 +282,18 @@ func newTokenMetrics(r *prometheus.Registry) *tokenMetrics {
 		issued:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "authserver_tokens_issued_total", Help: "Access tokens issued, by grant and client authentication."}, []string{"grant", "client_auth"}),
 		errors:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "authserver_token_errors_total", Help: "Refusals of the token endpoint, by error."}, []string{"error"}),
 		logins:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "authserver_logins_total", Help: "Sign-ins, by result."}, []string{"result"}),
+		mails:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "authserver_mails_total", Help: "Mails, by result: sent, failed (given up), retried, dropped (not queued)."}, []string{"result"}),
 		reuse:   prometheus.NewCounter(prometheus.CounterOpts{Name: "authserver_refresh_reuse_total", Help: "Refresh token families revoked because a spent token came back."}),
 		unusual: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "authserver_unusual_total", Help: "Unusual behaviour that was noticed, by kind."}, []string{"kind"}),
 	}
-	r.MustRegister(m.issued, m.errors, m.logins, m.reuse, m.unusual)
+	r.MustRegister(m.issued, m.errors, m.logins, m.mails, m.reuse, m.unusual)
 	// A series that is there from the start lets the first event be seen as a
 	// rate.
 	for _, result := range []string{"success", "failure", "throttled", "busy"} {
 		m.logins.WithLabelValues(result)
+	}
+	for _, result := range []string{"sent", "failed", "retried", "dropped"} {
+		m.mails.WithLabelValues(result)
 	}
 	for _, kind := range []string{"refresh", "new_country", "failures"} {
 		m.unusual.WithLabelValues(kind)
@@ -301,3 +308,4 @@ func (m *tokenMetrics) TokenError(code string) { m.errors.WithLabelValues(code).
 func (m *tokenMetrics) Login(result string)    { m.logins.WithLabelValues(result).Inc() }
 func (m *tokenMetrics) RefreshReuse()          { m.reuse.Inc() }
 func (m *tokenMetrics) Unusual(kind string)    { m.unusual.WithLabelValues(kind).Inc() }
+func (m *tokenMetrics) Mail(result string)     { m.mails.WithLabelValues(result).Inc() }

@@ -26,7 +26,7 @@ func readAll(r io.Reader) ([]byte, error) {
 
 func userCommand() *cobra.Command {
 	return operating("user", "Users of the authorization server; named by name or subject",
-		userList, userGet, userAdd, userUpdate, userPassword, userResetFactors, userDisable, userEnable, userRemove, userRevoke, userConsents, userWithdraw)
+		userList, userGet, userAdd, userUpdate, userPassword, userResetFactors, userDisable, userEnable, userRemove, userRevoke, userResetPassword, userConsents, userWithdraw)
 }
 
 func userList(o *operator) *cobra.Command {
@@ -35,7 +35,7 @@ func userList(o *operator) *cobra.Command {
 		if err := o.call(ctx, http.MethodGet, "users", nil, &found); err != nil {
 			return err
 		}
-		return o.list(found.Users, "name", "subject", "email", "display_name", "declared", "disabled")
+		return o.list(found.Users, "name", "subject", "email", "email_verified", "display_name", "declared", "disabled")
 	})
 }
 
@@ -97,6 +97,7 @@ func (f *passwordFlags) password(c *cobra.Command) (password string, made bool, 
 // profileFlags are what is known about a user.
 type profileFlags struct {
 	email, display string
+	verified       bool
 	roles          []string
 }
 
@@ -109,6 +110,9 @@ func (f *profileFlags) add(c *cobra.Command) {
 func (f *profileFlags) into(c *cobra.Command, v object) {
 	if c.Flags().Changed("email") {
 		v["email"] = f.email
+	}
+	if c.Flags().Changed("email-verified") {
+		v["email_verified"] = f.verified
 	}
 	if c.Flags().Changed("display-name") {
 		v["display_name"] = f.display
@@ -159,6 +163,7 @@ func userUpdate(o *operator) *cobra.Command {
 		return o.patchUser(ctx, path, v)
 	})
 	f.add(c)
+	c.Flags().BoolVar(&f.verified, "email-verified", false, "the address is the user's")
 	return c
 }
 
@@ -224,6 +229,15 @@ func userRemove(o *operator) *cobra.Command {
 			return err
 		}
 		return o.did("user %s is removed", args[0])
+	})
+}
+
+func userResetPassword(o *operator) *cobra.Command {
+	return o.ofUser("reset-password NAME", "Mail a stored user a link for a new password", "gatehouse user reset-password alice", func(ctx context.Context, path string, args []string) error {
+		if err := o.call(ctx, http.MethodPost, path+"/reset-password", nil, nil); err != nil {
+			return err
+		}
+		return o.did("a mail to %s is on its way", args[0])
 	})
 }
 

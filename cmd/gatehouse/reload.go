@@ -95,6 +95,11 @@ func issuerOf(f *routes.File) (a routes.AuthServer) {
 			directory.Pos = routes.Pos{}
 			a.LDAP = &directory
 		}
+		if a.SMTP != nil {
+			server := *a.SMTP
+			server.Pos = routes.Pos{}
+			a.SMTP = &server
+		}
 	}
 	return a
 }
