@@ -73,6 +73,7 @@ func TestEveryOperatorCommandSpeaksJSON(t *testing.T) {
 	f("", "user withdraw", "alice", "batch")
 	text(f("", "user revoke", "alice"), "level")
 	f("", "user reset-factors", "alice")
+	f("", "user reset-password", "alice")
 	lists(f("", "user list"), 2)
 
 	lists(f("", "token grants", "alice"), 0)

@@ -68,6 +68,7 @@ authserver:
   key_encryption_key: %s
   scopes: {"read:orders": Read your orders}
   client_registration: {scopes: [openid]}
+  smtp: {address: "127.0.0.1:1", from: a@example.com, tls: none} # nobody is there: mail waits
   clients:
     - {id: batch, secret: batch-secret-batch-secret-batch-secret, grants: [client_credentials], scopes: ["read:orders"]}
     - {id: deployer, secret: deployer-secret-deployer-secret-deployer, grants: [client_credentials], scopes: ["gatehouse:admin"]}
