@@ -85,6 +85,7 @@ func (s *Server) newConn(c net.Conn, t Transport) *conn {
 		inner = layer.NetConn()
 	}
 	w.tcp, _ = inner.(*net.TCPConn)
+	limitUnsent(w.tcp)
 	w.plain = c
 	if tcp, ok := c.(*net.TCPConn); ok {
 		if cheap, ok := sock.New(tcp); ok {
@@ -95,6 +96,21 @@ func (s *Server) newConn(c net.Conn, t Transport) *conn {
 		w.peer = a.AddrPort().Addr().Unmap()
 	}
 	return w
+}
+
+// maxUnsent is what the kernel may hold of an answer beyond what is on its way.
+// It would hold megabytes for each client that reads slowly, and what it holds
+// looks sent to the minimum rate.
+const maxUnsent = 128 << 10
+
+func limitUnsent(c *net.TCPConn) {
+	if c == nil {
+		return
+	}
+	// Where it fails, the kernel's bound is what is left.
+	if raw, err := c.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) { _ = sock.LimitUnsent(fd, maxUnsent) })
+	}
 }
 
 // protoHTTP1 is the name under which fasthttp hands over a connection that

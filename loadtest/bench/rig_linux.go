@@ -203,7 +203,7 @@ func build(ctx context.Context, binary string) error {
 	if err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-pgo=auto", "-o", binary, "./cmd/gatehouse")
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", binary, "./cmd/gatehouse")
 	cmd.Dir = root
 	if level3() {
 		cmd.Env = append(os.Environ(), "GOAMD64=v3")

@@ -35,7 +35,7 @@ func TestDifferential(t *testing.T) {
 		{"nginx", servers.Nginx, false},
 		{"haproxy", servers.HAProxy, false},
 		{"apache2", servers.Apache, false},
-		{"varnish", servers.Varnish, true}, // its issue 2332
+		{"varnish", servers.Varnish, true}, // see docs/edge.md
 		{"caddy", servers.Caddy, false},
 		{"node", nil, false},
 	} {

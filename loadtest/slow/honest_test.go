@@ -25,11 +25,9 @@ func newSide(t *testing.T) side {
 	}
 	t.Cleanup(o.Close)
 	o.Forget()
-	// More of this answer is always to come: else the kernel would take all of it
-	// for the client, and the request were over. It is no more at once than the
-	// kernel has memory for, a thousand times.
-	const large = 1 << 20
-	part := fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", large, strings.Repeat("a", large/8))
+	// More than the kernel may take for a client that does not.
+	const size = 1 << 20
+	large := fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", size, strings.Repeat("a", size))
 	o.Reset(func(c *rig.Conn) {
 		for {
 			m, err := c.ReadRequest()
@@ -37,9 +35,8 @@ func newSide(t *testing.T) side {
 				return
 			}
 			if strings.Contains(m.Line, "/large") {
-				c.Say(part)
-				c.Gone()
-				return
+				c.Say(large)
+				continue
 			}
 			c.Say(rig.OK)
 		}

@@ -30,7 +30,7 @@ var (
 const config = `
 server: {header_timeout: 6s, body_idle_timeout: 3s, write_idle_timeout: 3s, rate_grace: 2s, drain_delay: 1ms, drain_timeout: 1s}
 services:
-  a: {targets: ["http://%s"], breaker: off, retries: {attempts: 1}, min_response_rate: 0, timeouts: {request: 60s, idle: 60s}}
+  a: {targets: ["http://%s"], breaker: off, retries: {attempts: 1}, timeouts: {request: 60s, idle: 60s}}
 routes:
   - {name: all, path: /**, service: a, public: true}
 `
