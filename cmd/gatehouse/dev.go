@@ -297,7 +297,7 @@ curl -s -X POST -H "Authorization: Bearer $TOKEN" %s/orders
 curl -s %s/orders/1
 
 `, d.origin, d.admin, d.registry, d.mails.URL(), d.configPath(), token(d.reader), d.origin, d.origin, d.origin)
-	fmt.Fprintf(w, "Log in with a browser: %s/shop/login  (user demo, password %s, or create an account)\n\n", d.origin, d.password)
+	fmt.Fprintf(w, "Log in with a browser: %s/shop/login  (user demo, password %s), or create an account there\n\n", d.origin, d.password)
 }
 
 // loseInstance ends one instance of orders as a crash would: it does not
